@@ -1,0 +1,80 @@
+# Every target works on a machine that has Python 3.11 or newer and nothing else: uv comes from requirements/uv.txt,
+# everything after it through uv, and every file is checked against its hash.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# `:=`, not `?=`: some shells export HOST, and the service must not leave the loopback by accident.
+HOST :=
+PORT :=
+ARGS :=
+
+SERVE = -m service serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
+
+UV := .venv-uv/bin/uv
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	--custom-compile-command "make lock"
+
+export UV_PYTHON_DOWNLOADS := never
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve serve-gpu test lint format lock hooks clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: .venv-serve/.ready ## start the service on 127.0.0.1:8000, or HOST=... PORT=... (environment without torch)
+	.venv-serve/bin/python $(SERVE)
+
+serve-gpu: .venv-serve-gpu/.ready ## the same on a GPU (needs the CUDA 13 and cuDNN 9 libraries)
+	HEATQUERY_PROVIDER=cuda .venv-serve-gpu/bin/python $(SERVE)
+
+test: .venv/.ready ## make the full environment and run all tests; ARGS="-k name" narrows them
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: .venv/.ready ## ruff, formatting, types, import rules
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/pyright
+	.venv/bin/lint-imports --no-logo
+
+format: .venv/.ready ## let ruff fix and format the code
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+hooks: .venv/.ready ## run these checks before each commit
+	.venv/bin/pre-commit install
+
+# The service's versions are those that the tests ran with: every other file is resolved under dev.txt as constraint.
+lock: .venv-uv/.ready ## write requirements/*.txt from pyproject.toml; ARGS=--upgrade takes the newest versions
+	$(COMPILE) $(ARGS) pyproject.toml --extra serve --extra train --extra export --extra dev -o requirements/dev.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt
+	$(COMPILE) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) $(ARGS) --group uv -o requirements/uv.txt
+
+clean: ## remove environments and caches
+	rm -rf .venv .venv-serve .venv-serve-gpu .venv-uv build dist
+	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find model training export service tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+.venv-uv/.ready: requirements/uv.txt
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "heatquery needs Python 3.11 or newer; '$(PYTHON)' is $$('$(PYTHON)' --version 2>/dev/null || echo absent)." \
+			"Name another: make PYTHON=/path/to/python3.11 TARGET" >&2; exit 1; }
+	'$(PYTHON)' -m venv --clear .venv-uv
+	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+# $(call environment,FOLDER,REQUIREMENTS): made once; afterwards only what changed is installed or removed.
+define environment
+$(1)/.ready: $(2) requirements/build.txt pyproject.toml .venv-uv/.ready
+	test -x $(1)/bin/python || $(UV) venv --quiet --clear --python '$(PYTHON)' $(1)
+	$(UV) pip sync --quiet --python $(1)/bin/python --require-hashes $(2) requirements/build.txt
+	$(UV) pip install --quiet --python $(1)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $$@
+endef
+
+$(eval $(call environment,.venv,requirements/dev.txt))
+$(eval $(call environment,.venv-serve,requirements/serve.txt))
+$(eval $(call environment,.venv-serve-gpu,requirements/serve-gpu.txt))

@@ -1,0 +1,1 @@
+"""The HMPE / D3Q detector."""

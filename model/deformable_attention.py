@@ -1,0 +1,64 @@
+"""Multi-scale deformable attention (Deformable DETR, section 4.1) in plain PyTorch that exports."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DeformableAttention(nn.Module):
+    """Each query reads a few bilinear samples around its reference box from every level of the memory.
+
+    The memory is sampled as it is, an NCHW map per level: its last 1x1 convolution is the value projection of all
+    layers. Offsets scale with the box, but never below a stated number of cells, so that tiny boxes see around them.
+    """
+
+    def __init__(self, width: int, heads: int, levels: int, points: int, min_offset_cells: float) -> None:
+        super().__init__()
+        self.heads, self.levels, self.points = heads, levels, points
+        self.min_offset_cells = min_offset_cells
+        self.to_offsets = nn.Linear(width, heads * levels * points * 2)
+        self.to_weights = nn.Linear(width, heads * levels * points)
+        self.to_output = nn.Linear(width, width)
+        nn.init.zeros_(self.to_offsets.weight)
+        nn.init.zeros_(self.to_weights.weight)
+        nn.init.zeros_(self.to_weights.bias)
+        with torch.no_grad():
+            self.to_offsets.bias.copy_(self._star().flatten())
+
+    def _star(self) -> Tensor:
+        """(heads, levels, points, 2): each head looks along its own direction, each point one step further."""
+        angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        direction = torch.stack([angle.cos(), angle.sin()], -1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, self.points + 1)
+        return (direction[:, None, None] * steps[:, None]).expand(-1, self.levels, -1, -1)
+
+    def forward(self, queries: Tensor, reference_boxes: Tensor, memory: list[Tensor]) -> Tensor:
+        """Attend.
+
+        Args:
+            queries: (B, Q, D), with their position.
+            reference_boxes: (B, Q, 4), cxcywh in fractions of the image.
+            memory: per level (B, D, h, w).
+        Returns:
+            (B, Q, D).
+        """
+        batch, count, _ = queries.shape
+        split = (self.heads, self.levels, self.points)
+        offsets = self.to_offsets(queries).unflatten(-1, (*split, 2))  # (B, Q, heads, levels, points, 2)
+        weights = self.to_weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1)  # (B, Q, heads, levels * points)
+        centre, size = reference_boxes[:, :, None, None, :2], reference_boxes[..., 2:]
+        samples = []
+        for level, values in enumerate(memory):
+            h, w = values.shape[-2:]
+            least = torch.tensor([1.0, 1.0], device=size.device) * 2 * self.min_offset_cells
+            reach = torch.maximum(size, least / torch.stack([least.new_tensor(float(w)), least.new_tensor(float(h))]))
+            points = centre + offsets[:, :, :, level] * (0.5 / self.points) * reach[:, :, None, None]
+            grid = (2 * points - 1).transpose(1, 2).flatten(0, 1)  # (B * heads, Q, points, 2)
+            values = values.unflatten(1, (self.heads, -1)).flatten(0, 1)  # (B * heads, D / heads, h, w)
+            samples.append(F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
+        sampled = torch.cat(samples, -1)  # (B * heads, D / heads, Q, levels * points)
+        mixed = (sampled * weights.transpose(1, 2).reshape(batch * self.heads, 1, count, -1)).sum(-1)
+        return self.to_output(mixed.reshape(batch, -1, count).transpose(1, 2))  # (B, Q, D)

@@ -1,0 +1,20 @@
+"""D3Q's density head: how many objects there are, and where they crowd (D3Q, section III-B)."""
+
+from torch import Tensor, nn
+
+PRIOR_LOGIT = -4.0
+"""A sparse start: D3Q begins at the logit of 0.1, which over-counts empty images for long."""
+
+
+class DensityHead(nn.Module):
+    """Two convolutions on the finest memory; the map's sum is the object count."""
+
+    def __init__(self, width: int, hidden: int = 32) -> None:
+        super().__init__()
+        last = nn.Conv2d(hidden, 1, 1)
+        nn.init.constant_(last.bias, PRIOR_LOGIT)  # type: ignore[arg-type]
+        self.layers = nn.Sequential(nn.Conv2d(width, hidden, 3, padding=1), nn.ReLU(), last, nn.Sigmoid())
+
+    def forward(self, finest: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, 1, h, w), each cell in [0, 1]."""
+        return self.layers(finest)

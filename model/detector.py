@@ -1,0 +1,73 @@
+"""The detector: backbone, heat-steered encoder, density, queries by density, a short decoder."""
+
+import torch
+from torch import Tensor, nn
+
+from model.backbone import PlainBackbone
+from model.config import DetectorConfig
+from model.decoder import Decoder, attention_bias
+from model.density import DensityHead
+from model.encoder import HybridEncoder
+from model.queries import QuerySelection, query_counts
+from model.structures import Denoising, DetectorOutput, Encoded, LayerPrediction, Queries
+
+
+class Detector(nn.Module):
+    """HMPE (Zeng, 2025) and D3Q (Ye et al., 2025) in one DETR."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = PlainBackbone(config.backbone, config.strides)
+        self.encoder = HybridEncoder(config, self.backbone.channels)
+        self.density_head = DensityHead(config.width)
+        self.select_queries = QuerySelection(config)
+        self.decoder = Decoder(config)
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(
+        self, images: Tensor, denoising: Denoising | None = None, true_counts: Tensor | None = None
+    ) -> DetectorOutput:
+        """Detect.
+
+        Args:
+            images: (B, 3, H, W), uint8, RGB, sides a multiple of the coarsest stride.
+            denoising: training only, see `Denoising`.
+            true_counts: (B,), training only: an image gets at least 1.5 queries per true object.
+        Returns:
+            Predictions of every layer, with all that led to them. An image does not depend on its batch.
+        """
+        encoded = self.encode(images)
+        with torch.autocast(images.device.type, enabled=False):
+            floor = None if true_counts is None else 1.5 * true_counts
+            counts = query_counts(encoded.count, self.config.query, floor)
+            queries = self.propose(encoded, int(counts.max()), counts)
+            layers = self.decode(encoded.memory, queries, denoising)
+        noised = 0 if denoising is None else denoising.labels.shape[1]
+        real = [LayerPrediction(layer.logits[:, noised:], layer.boxes[:, noised:]) for layer in layers]
+        restored = [LayerPrediction(layer.logits[:, :noised], layer.boxes[:, :noised]) for layer in layers]
+        return DetectorOutput(real, restored if noised else [], encoded, queries)
+
+    def encode(self, images: Tensor) -> Encoded:
+        """(B, 3, H, W) uint8 to memory, heat and density, all in fp32 whatever autocast says."""
+        pixels = (images.float() - self.pixel_mean) / self.pixel_std  # type: ignore[operator]
+        pyramid = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
+        memory, heat, heat_embedding = self.encoder(pyramid)
+        density = self.density_head(memory[0])
+        return Encoded([m.float() for m in memory], heat, [e.float() for e in heat_embedding], density.float())
+
+    def propose(self, encoded: Encoded, most: int, counts: Tensor) -> Queries:
+        """The `most` best proposals (fewer if there are fewer tokens), of which counts (B,) are valid."""
+        tokens = sum(h * w for h, w in encoded.shapes)
+        return self.select_queries(encoded, min(most, tokens), counts)
+
+    def decode(
+        self, memory: list[Tensor], queries: Queries, denoising: Denoising | None = None
+    ) -> list[LayerPrediction]:
+        """Predictions per layer, denoising queries first."""
+        features, boxes = queries.features, queries.reference_boxes
+        if denoising is not None:
+            features = torch.cat([self.decoder.embed_label(denoising.labels), features], 1)
+            boxes = torch.cat([denoising.boxes, boxes], 1)
+        return self.decoder(features, boxes, memory, attention_bias(queries.valid, denoising))

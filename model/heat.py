@@ -1,0 +1,129 @@
+"""HMPE, the HeatMap Position Embedding (section 1): where a dense head is excited, and what that adds to a level."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import HeatConfig
+from model.structures import LevelHeat
+
+PRIOR_LOGIT = -4.6
+"""Every cell starts as background: sigmoid(-4.6) is 0.01."""
+
+
+class HeatEmbedding(nn.Module):
+    """A dense 1x1 head on one level, the heat maps read from it, and their embeddings E_class and E_bbox.
+
+    The maps are detached: heat steers, but only the dense head's own loss shapes it.
+    """
+
+    def __init__(self, config: HeatConfig, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.classify = nn.Conv2d(width, num_classes, 1)
+        self.regress = nn.Conv2d(width, 4, 1)
+        self.balance = nn.Parameter(torch.zeros(1))  # lambda of formula 5, before its sigmoid
+        self.embed_class = nn.Conv2d(width + 1, width // 2, 1)
+        self.embed_box = nn.Conv2d(width + 1, width // 2, 1)
+        nn.init.normal_(self.classify.weight, std=0.05)
+        nn.init.constant_(self.classify.bias, PRIOR_LOGIT)  # type: ignore[arg-type]
+        nn.init.normal_(self.regress.weight, std=0.01)
+        nn.init.zeros_(self.regress.bias)  # type: ignore[arg-type]
+
+    def forward(self, level: Tensor) -> tuple[LevelHeat, Tensor]:
+        """Read the heat of a level.
+
+        Args:
+            level: (B, D, h, w).
+        Returns:
+            The heat, and the embedding [E_class || E_bbox] (B, D, h, w).
+        """
+        logits, deltas = self.classify(level), self.regress(level)
+        by_class, of_class, of_box = self._maps(level.detach().float(), logits.detach().float(), deltas.detach().float())
+        share = self.balance.sigmoid()
+        mixed = share * of_class + (1 - share) * of_box
+        embedding = torch.cat(
+            [
+                self.embed_class(torch.cat([level, of_class.to(level.dtype)], 1)),
+                self.embed_box(torch.cat([level, of_box.to(level.dtype)], 1)),
+            ],
+            1,
+        )
+        return LevelHeat(by_class, of_class, of_box, mixed, self._mask(mixed), logits, deltas), embedding
+
+    def _maps(self, level: Tensor, logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        match self.config.source:
+            case "probability":
+                by_class = logits.sigmoid()
+                of_class = by_class.sum(1, keepdim=True).clamp_max(1)
+                return by_class, of_class, residual_heat(deltas)
+            case "cam":
+                class_weight = self.classify.weight.detach().float().flatten(1)
+                box_weight = self.regress.weight.detach().float().flatten(1)
+                by_class = normalised(class_activation(level, class_weight, logits))
+                of_box = normalised(box_activation(level, box_weight, deltas))
+                return by_class, by_class.amax(1, keepdim=True), of_box
+
+    def _mask(self, mixed: Tensor) -> Tensor:
+        soft = ((mixed - self.config.tau) / self.config.temperature).sigmoid()
+        if self.config.mask == "soft":
+            return soft
+        hard = (mixed > self.config.tau).to(mixed.dtype)
+        return hard + soft - soft.detach() if self.training else hard
+
+
+def residual_heat(deltas: Tensor) -> Tensor:
+    """Box heat without ground truth: how far the dense head moves its anchor, as 1 - exp(-mean Huber).
+
+    Args:
+        deltas: (B, 4, h, w).
+    Returns:
+        (B, 1, h, w) in [0, 1).
+    """
+    loss = F.smooth_l1_loss(deltas, torch.zeros_like(deltas), reduction="none")
+    return 1 - (-loss.mean(1, keepdim=True)).exp()
+
+
+def class_activation(level: Tensor, weight: Tensor, logits: Tensor) -> Tensor:
+    """Formulas 1 to 3 for y = sigmoid(weight . A + bias), without autograd.
+
+    With s1 = y(1-y), s2 = s1(1-2y), s3 = s1(1-6y+6y^2), the n-th derivative of y by channel k is w_k^n s_n. As s1 > 0,
+    relu(w_k s1) = relu(w_k) s1, so beta_k = relu(w_k) (w_k^2 S2 + w_k^3 S3) with S_n the image's sum of s_n s1.
+
+    Args:
+        level: A, (B, D, h, w).
+        weight: (C, D), of the 1x1 head.
+        logits: (B, C, h, w), what the head says of A.
+    Returns:
+        H_class per class, (B, C, h, w), not negative, not normalised.
+    """
+    y = logits.sigmoid()
+    first = y * (1 - y)
+    second = first * (1 - 2 * y)
+    third = first * (1 - 6 * y + 6 * y * y)
+    second_sum = (second * first).sum((2, 3))[..., None]  # (B, C, 1)
+    third_sum = (third * first).sum((2, 3))[..., None]
+    beta = weight.relu() * (weight**2 * second_sum + weight**3 * third_sum)  # (B, C, D)
+    return torch.einsum("bcd,bdhw->bchw", beta, level).relu()
+
+
+def box_activation(level: Tensor, weight: Tensor, deltas: Tensor) -> Tensor:
+    """Formulas 1 to 3 for y = sum of Huber losses (delta 1) of the predicted residuals; Huber's third derivative is 0.
+
+    Args:
+        level: A, (B, D, h, w).
+        weight: (4, D), of the 1x1 head.
+        deltas: (B, 4, h, w), what the head says of A.
+    Returns:
+        H_bbox, (B, 1, h, w), not negative, not normalised.
+    """
+    slope, curvature = deltas.clamp(-1, 1), (deltas.abs() < 1).to(deltas.dtype)
+    gradient = torch.einsum("bmhw,md->bdhw", slope, weight)
+    alpha = torch.einsum("bmhw,md->bdhw", curvature, weight**2)
+    beta = (alpha * gradient.relu()).sum((2, 3))  # (B, D)
+    return torch.einsum("bd,bdhw->bhw", beta, level).relu()[:, None]
+
+
+def normalised(heat: Tensor) -> Tensor:
+    """Each map divided by its maximum; (B, C, h, w) to [0, 1], all zero where nothing is hot."""
+    return heat / heat.amax((2, 3), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)

@@ -1,0 +1,88 @@
+"""Small building blocks shared by the parts of the detector."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, batch norm, and SiLU unless told otherwise."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, activate: bool = True) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.SiLU() if activate else nn.Identity(),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """x + two 3x3 convolutions, then SiLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(channels, channels, 3)
+        self.second = ConvNorm(channels, channels, 3, activate=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x + self.second(self.first(x)))
+
+
+class MLP(nn.Sequential):
+    """Two linear layers with a ReLU between."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention whose queries and keys carry a position that the values do not."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_query_key = nn.Linear(width, 2 * width)
+        self.to_value = nn.Linear(width, width)
+        self.to_output = nn.Linear(width, width)
+
+    def forward(self, positioned: Tensor, content: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            positioned: (B, T, D), gives queries and keys.
+            content: (B, T, D), gives values.
+            bias: (B or 1, 1, T, T), added to the attention logits.
+        Returns:
+            (B, T, D).
+        """
+        query, key = self.to_query_key(positioned).chunk(2, -1)
+        query, key, value = (self._split(x) for x in (query, key, self.to_value(content)))  # (B, heads, T, D / heads)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.to_output(attended.transpose(1, 2).flatten(2))  # (B, T, D)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def sine_encoding(h: int, w: int, width: int, like: Tensor, temperature: float = 10_000.0) -> Tensor:
+    """Sinusoidal encoding of cell positions (HMPE, formula 7 without its mask).
+
+    Args:
+        h, w: cells of the level.
+        width: channels, divisible by 4; half for rows, half for columns.
+        like: tensor that gives device and dtype.
+    Returns:
+        (1, width, h, w).
+    """
+    steps = torch.arange(width // 4, device=like.device, dtype=torch.float32) / (width // 4)
+    frequency = temperature**-steps  # (width / 4,)
+    y = torch.arange(h, device=like.device, dtype=torch.float32)[None, :] * frequency[:, None]  # (width / 4, h)
+    x = torch.arange(w, device=like.device, dtype=torch.float32)[None, :] * frequency[:, None]  # (width / 4, w)
+    rows = torch.cat([y.sin(), y.cos()])[:, :, None].expand(-1, h, w)
+    columns = torch.cat([x.sin(), x.cos()])[:, None, :].expand(-1, h, w)
+    return torch.cat([rows, columns])[None].to(like.dtype)
+
+
+def tokens(level: Tensor) -> Tensor:
+    """(B, D, h, w) to (B, h * w, D), row by row."""
+    return level.flatten(2).transpose(1, 2)

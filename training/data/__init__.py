@@ -1,0 +1,1 @@
+"""Pictures with boxes: COCO files, random changes, batches, and synthetic scenes."""

@@ -1,0 +1,74 @@
+"""Training batches that depend on the seed and the step alone, so that a resumed run sees the same ones."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from training.data.datasets import CocoDataset
+from training.data.samples import Sample, Targets, collate
+from training.data.transforms import Augment, Pictures
+
+
+class AugmentedSamples(Dataset[Sample]):
+    """Augmented sample j is a pure function of (seed, j), with j = step * batch_size + position in the batch.
+
+    Each epoch, j // len(dataset), visits every picture once in an own random order.
+    """
+
+    def __init__(self, dataset: Pictures, augment: Augment, seed: int, batch_size: int) -> None:
+        self.dataset = dataset
+        self.augment = augment
+        self.seed = seed
+        self.batch_size = batch_size
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    def __getitem__(self, j: int) -> Sample:
+        """Sample j, for any j >= 0."""
+        epoch, position = divmod(j, len(self.dataset))
+        return self.augment(
+            self.dataset, int(self._epoch_order(epoch)[position]), np.random.default_rng([self.seed, j])
+        )
+
+    def items(self, first_step: int, last_step: int) -> range:
+        """The j of the steps first_step, ..., last_step - 1."""
+        return range(first_step * self.batch_size, last_step * self.batch_size)
+
+    def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
+        """A permutation of the pictures."""
+        if self._order is None or self._order[0] != epoch:
+            # The third number keeps this stream apart from those of the samples, which are seeded with two.
+            self._order = (epoch, np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.dataset)))
+        return self._order[1]
+
+
+def training_batches(
+    dataset: Pictures,
+    augment: Augment,
+    seed: int,
+    batch_size: int,
+    first_step: int,
+    last_step: int,
+    workers: int,
+) -> Iterator[tuple[Tensor, Targets]]:
+    """Batches of the steps first_step, ..., last_step - 1: uint8 (B, 3, crop, crop) and their targets.
+
+    They do not depend on `workers`, the number of processes that prepare them (0: the calling one), nor on
+    where the run was interrupted. The global random state of torch is not touched.
+    """
+    if workers and isinstance(dataset, CocoDataset):
+        dataset.preload()  # the forked workers then share one copy of the pictures
+    samples = AugmentedSamples(dataset, augment, seed, batch_size)
+    loader = DataLoader(
+        samples,
+        batch_size=batch_size,
+        sampler=samples.items(first_step, last_step),
+        num_workers=workers,  # each runs with one torch thread
+        prefetch_factor=4 if workers else None,
+        collate_fn=collate,
+        generator=torch.Generator(),  # else the loader draws its workers' seed from the global generator
+    )
+    return iter(loader)

@@ -1,0 +1,72 @@
+"""The terms of the objective, as pure functions. Each returns a sum; the criterion normalises and weighs."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.boxes import overlaps, to_xyxy
+
+SMALLEST_SIDE = 1e-4
+"""Fraction of the image below which a side is not told apart in a logarithm."""
+
+
+def matchability_aware_loss(logits: Tensor, labels: Tensor, quality: Tensor, weight: Tensor, gamma: float = 1.5) -> Tensor:
+    """MAL (DEIM, Huang et al., 2025): a positive should score its overlap^gamma, a negative costs its score^gamma.
+
+    Args:
+        logits: (M, C).
+        labels: (M,), int64, -1 for background.
+        quality: (M,), IoU with the matched object, in [0, 1].
+        weight: (M,), 0 leaves a row out.
+    """
+    positive = F.one_hot(labels.clamp_min(0), logits.shape[1]).bool() & (labels >= 0)[:, None]
+    target = positive * quality[:, None].clamp_min(1e-3) ** gamma
+    balance = torch.where(positive, 1.0, logits.detach().sigmoid() ** gamma)
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * balance
+    return (loss.sum(1) * weight).sum()
+
+
+def dense_quality_loss(logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
+    """Quality focal loss for the dense head: a cell should give its assigned quality, the rest nothing.
+
+    Args:
+        logits: (M, C).
+        labels: (M,), int64, -1 for background.
+        quality: (M,), in [0, 1].
+    """
+    positive = F.one_hot(labels.clamp_min(0), logits.shape[1]).bool() & (labels >= 0)[:, None]
+    target = positive * quality[:, None]
+    scores = logits.detach().sigmoid()
+    balance = torch.where(positive, (target - scores).abs().clamp_min(0.1), 0.75 * scores**2)
+    return (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * balance).sum()
+
+
+def tiny_l1(boxes: Tensor, targets: Tensor) -> Tensor:
+    """D3Q's refined box loss: |dcx| + |dcy| + |log(w / w')| + |log(h / h')|; (..., 4) each, broadcast, to (...)."""
+    centre = (boxes[..., :2] - targets[..., :2]).abs().sum(-1)
+    ratio = boxes[..., 2:].clamp_min(SMALLEST_SIDE).log() - targets[..., 2:].clamp_min(SMALLEST_SIDE).log()
+    return centre + ratio.abs().sum(-1)
+
+
+def iou_and_giou_loss(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU without gradient, and 1 - GIoU; cxcywh (..., 4) each, broadcast, to (...)."""
+    iou, giou = overlaps(to_xyxy(boxes), to_xyxy(targets))
+    return iou.detach(), 1 - giou
+
+
+def density_focal_loss(density: Tensor, target: Tensor, alpha: float = 2.0) -> Tensor:
+    """D3Q's density focal loss: |t - p|^alpha BCE(p, t) where t > 0, and p^alpha (-log(1 - p)) elsewhere.
+
+    Args:
+        density: p, any shape, in [0, 1].
+        target: t, same shape, not negative; what exceeds 1 in a cell cannot be said by p and counts as 1.
+    """
+    target = target.clamp_max(1)
+    density = density.clamp(1e-6, 1 - 1e-6)
+    cross_entropy = -(target * density.log() + (1 - target) * (1 - density).log())
+    return ((target - density).abs() ** alpha * cross_entropy).sum()
+
+
+def count_loss(count: Tensor, truth: Tensor) -> Tensor:
+    """|count - n| / (10 + n), (B,) each, summed: the focal loss alone over-counts empty images."""
+    return ((count - truth).abs() / (10 + truth)).sum()
