@@ -1,0 +1,184 @@
+"""Time the graphs of a model folder at a fixed number of queries, and weigh a serving process.
+
+    python benchmarks/latency.py service/models/nano-nwpu/1 --rounds 30 --json latency.json
+
+K is forced on the host, as the service cuts the proposals. Rounds are interleaved (every variant once, then
+again), so that a slow spell of the machine falls on all variants alike; the median and the middle half are given.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from service.engines.onnx import OnnxEngine
+from service.manifest import ModelFolder, load_model_folder
+
+READY_SECONDS = 60
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, and write the figures where asked."""
+    options = _parser().parse_args(arguments)
+    folder = load_model_folder(options.model_dir.resolve())
+    figures = {
+        "model": f"{folder.manifest.name}/{folder.manifest.version}",
+        "commit": folder.manifest.source.commit,
+        "machine": machine(),
+        "side": options.side,
+        "rounds": options.rounds,
+        "variants": time_variants(folder, options),
+        "memory": weigh_service(options.model_dir.resolve(), options.side),
+    }
+    print(report(figures))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def time_variants(folder: ModelFolder, options: argparse.Namespace) -> list[dict]:
+    """Every number of threads with every K: milliseconds of encoder, decoder and both."""
+    engines = {threads: OnnxEngine(folder, options.provider, threads) for threads in options.threads}
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (1, 3, options.side, options.side), dtype=np.uint8)
+    samples: dict[tuple[int, int], list[tuple[float, float]]] = {
+        (threads, queries): [] for threads in options.threads for queries in options.queries
+    }
+    for number in tqdm(range(options.rounds + 2), unit="round"):
+        for (threads, queries), times in samples.items():
+            begun = perf_counter()
+            encoded = engines[threads].encode(image)
+            half = perf_counter()
+            engines[threads].decode(encoded, [min(queries, encoded.queries.shape[1])])
+            if number >= 2:  # the first two rounds warm up
+                times.append((half - begun, perf_counter() - half))
+    return [
+        {"threads": threads, "queries": queries, **summary(np.array(times) * 1e3)}
+        for (threads, queries), times in samples.items()
+    ]
+
+
+def summary(milliseconds: np.ndarray) -> dict[str, dict[str, float]]:
+    """Median and quartiles of (rounds, 2) encoder and decoder times."""
+    columns = {
+        "encoder_ms": milliseconds[:, 0],
+        "decoder_ms": milliseconds[:, 1],
+        "both_ms": milliseconds.sum(axis=1),
+    }
+    return {
+        name: dict(zip(("low", "median", "high"), np.percentile(values, (25, 50, 75)).tolist(), strict=True))
+        for name, values in columns.items()
+    }
+
+
+def weigh_service(model_dir: Path, side: int) -> dict[str, float]:
+    """Resident memory in MB of a really started serving process, ready and after pictures."""
+    random = np.random.default_rng(0)
+    buffer = BytesIO()
+    Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    with serving(model_dir) as (process, address):
+        ready = resident_mb(process.pid)
+        for _ in range(5):
+            request = urllib.request.Request(f"{address}/detect", buffer.getvalue(), {"Content-Type": "image/jpeg"})
+            with urllib.request.urlopen(request, timeout=READY_SECONDS) as answer:
+                answer.read()
+        return {"ready_mb": ready, "after_pictures_mb": resident_mb(process.pid), "peak_mb": peak_mb(process.pid)}
+
+
+@contextmanager
+def serving(model_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `python -m service serve` on a free port; yields it and its address once it says that it is ready."""
+    version, name, models = model_dir.name, model_dir.parent.name, model_dir.parents[1]
+    command = [sys.executable, "-m", "service", "serve", "--port", "0"]
+    command += ["--models", str(models), "--model", f"{name}/{version}"]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        watchdog = threading.Timer(READY_SECONDS, process.kill)
+        watchdog.start()
+        try:
+            yield process, _wait_for_address(process)
+        finally:
+            watchdog.cancel()
+            process.terminate()
+            process.communicate(timeout=READY_SECONDS)
+
+
+def _wait_for_address(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if match := re.search(r"(http://\S+)/docs", line):
+            return match[1]
+    raise SystemExit("the service did not become ready; try `python -m service check MODEL_DIR`")
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory now, in MB."""
+    return _memory_mb(pid, "VmRSS")
+
+
+def peak_mb(pid: int) -> float:
+    """Largest resident memory so far, in MB."""
+    return _memory_mb(pid, "VmHWM")
+
+
+def _memory_mb(pid: int, field: str) -> float:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    match = re.search(rf"{field}:\s+(\d+) kB", status)
+    assert match, f"/proc/{pid}/status has no {field}"
+    return int(match[1]) * 1024 / 1e6
+
+
+def machine() -> str:
+    """Name of the processor and how many of its cores this process may use."""
+    names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    return f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def report(figures: dict) -> str:
+    """The figures as text for a person."""
+    lines = [
+        f"{figures['model']} at {figures['side']} px, {figures['rounds']} rounds, {figures['machine']}",
+        f"{'threads':>7}{'K':>6}{'encoder ms':>14}{'decoder ms':>14}{'both ms':>14}   (middle half)",
+    ]
+    for row in figures["variants"]:
+        both = row["both_ms"]
+        lines.append(
+            f"{row['threads']:>7}{row['queries']:>6}{row['encoder_ms']['median']:>14.1f}"
+            f"{row['decoder_ms']['median']:>14.1f}{both['median']:>14.1f}   ({both['low']:.1f} - {both['high']:.1f})"
+        )
+    memory = figures["memory"]
+    lines.append(
+        f"serving process: {memory['ready_mb']:.0f} MB ready, {memory['after_pictures_mb']:.0f} MB after pictures, "
+        f"{memory['peak_mb']:.0f} MB at most"
+    )
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model_dir", type=Path, help="<models>/<name>/<version>")
+    parser.add_argument("--side", type=int, default=640, help="picture side in pixels")
+    parser.add_argument("--queries", type=int, nargs="+", default=[100, 300, 600], help="values of K")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""What handlers ask for, as typed dependencies."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.predictor import Predictor
+from service.runtime import Runtime
+from service.uploads import read_upload
+
+
+def get_runtime(request: Request) -> Runtime:
+    """The runtime that the app factory made."""
+    return request.app.state.runtime
+
+
+RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
+
+
+async def get_predictor(runtime: RuntimeDep) -> Predictor:
+    """The loaded model; 503 before there is one."""
+    return runtime.require_predictor()
+
+
+PredictorDep = Annotated[Predictor, Depends(get_predictor)]
+
+
+async def read_admitted_upload(request: Request, runtime: RuntimeDep, predictor: PredictorDep) -> bytes:
+    """The picture of the request, read only where there is a model and a place in the queue."""
+    runtime.pool.require_room()
+    return await read_upload(request)
+
+
+UploadDep = Annotated[bytes, Depends(read_admitted_upload)]

@@ -1,0 +1,152 @@
+"""ONNX Runtime as the engine, on CPU or CUDA."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from service.engines.base import Decoded, Encoded
+from service.errors import EngineError, OutOfMemoryError
+from service.letterbox import FloatArray
+from service.manifest import ModelFolder
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class EngineLoadError(Exception):
+    """The graphs cannot be run here, or are not the graphs that the contract describes."""
+
+
+class OnnxEngine:
+    """Two ONNX Runtime sessions made from verified bytes; safe to call from several threads."""
+
+    def __init__(self, folder: ModelFolder, provider: str = "cpu", threads: int = 0) -> None:
+        """Load both graphs and prove that they run where asked.
+
+        Args:
+            provider: a key of PROVIDERS.
+            threads: threads inside one run; 0 for every core this process may use.
+        Raises:
+            EngineLoadError: provider absent, graph broken, or inputs and outputs not as agreed.
+        """
+        self._manifest = folder.manifest
+        self._encoder = _open_session("encoder.onnx", folder.graphs, PROVIDERS[provider], threads)
+        self._decoder = _open_session("decoder.onnx", folder.graphs, PROVIDERS[provider], threads)
+        self._levels = len(folder.manifest.strides)
+        self._check_names()
+
+    @property
+    def provider(self) -> str:
+        """First provider of the encoder session: the one that runs the graph."""
+        return self._encoder.get_providers()[0]
+
+    def encode(self, images: NDArray[np.uint8]) -> Encoded:
+        """Run the encoder on (B, 3, S, S) RGB."""
+        outputs = _run(self._encoder, encoder_outputs(self._levels), {"images": images})
+        return Encoded(
+            memory=tuple(outputs[f"memory_{level}"] for level in range(self._levels)),
+            queries=outputs["queries"],
+            reference_boxes=outputs["reference_boxes"],
+            count=outputs["count"],
+            density=outputs["density"],
+            class_heat=tuple(outputs[f"class_heat_{level}"] for level in range(self._levels)),
+            heat=tuple(outputs[f"heat_{level}"] for level in range(self._levels)),
+        )
+
+    def decode(self, encoded: Encoded, query_counts: Sequence[int]) -> Decoded:
+        """Run the decoder with `query_counts[i]` queries for row i."""
+        counts = np.asarray(query_counts)
+        longest = int(counts.max())
+        inputs: dict[str, NDArray[np.generic]] = {f"memory_{i}": level for i, level in enumerate(encoded.memory)}
+        inputs["queries"] = np.ascontiguousarray(encoded.queries[:, :longest])
+        inputs["reference_boxes"] = np.ascontiguousarray(encoded.reference_boxes[:, :longest])
+        inputs["valid"] = np.arange(longest)[None, :] < counts[:, None]  # (B, K)
+        outputs = _run(self._decoder, ["boxes", "scores"], inputs)
+        return Decoded(outputs["boxes"], outputs["scores"])
+
+    def check_outputs(self) -> None:
+        """Run both graphs once on an empty canvas, at the largest K, and check what comes out.
+
+        Raises:
+            EngineLoadError: a shape is not what the manifest promises.
+        """
+        manifest = self._manifest
+        side = manifest.input.size
+        encoded = self.encode(np.full((1, 3, side, side), manifest.input.pad_value, dtype=np.uint8))
+        for level, stride in enumerate(manifest.strides):
+            cells = side // stride
+            _expect(f"class_heat_{level}", encoded.class_heat[level], (1, len(manifest.classes), cells, cells))
+            _expect(f"heat_{level}", encoded.heat[level], (1, 4, cells, cells))
+        _expect("density", encoded.density, (1, 1, side // manifest.strides[0], side // manifest.strides[0]))
+        _expect("count", encoded.count, (1,))
+        queries = min(manifest.query.k_max, encoded.queries.shape[1])
+        _expect("reference_boxes", encoded.reference_boxes, (1, queries, 4))
+        decoded = self.decode(encoded, [queries])
+        _expect("boxes", decoded.boxes, (1, queries, 4))
+        _expect("scores", decoded.scores, (1, queries, len(manifest.classes)))
+
+    def _check_names(self) -> None:
+        memory = [f"memory_{level}" for level in range(self._levels)]
+        agreed = {
+            "encoder.onnx": (self._encoder, ["images"], encoder_outputs(self._levels)),
+            "decoder.onnx": (
+                self._decoder,
+                [*memory, "queries", "reference_boxes", "valid"],
+                ["boxes", "scores"],
+            ),
+        }
+        for name, (session, inputs, outputs) in agreed.items():
+            found_inputs = [item.name for item in session.get_inputs()]
+            found_outputs = [item.name for item in session.get_outputs()]
+            if sorted(found_inputs) != sorted(inputs):
+                raise EngineLoadError(f"{name}: expected inputs {inputs}, found {found_inputs}")
+            if missing := [output for output in outputs if output not in found_outputs]:
+                raise EngineLoadError(f"{name}: expected outputs {outputs}, missing {missing}")
+
+
+def encoder_outputs(levels: int) -> list[str]:
+    """Output names of encoder.onnx in their agreed order."""
+    return [
+        *(f"memory_{level}" for level in range(levels)),
+        *("queries", "reference_boxes", "count", "density"),
+        *(f"class_heat_{level}" for level in range(levels)),
+        *(f"heat_{level}" for level in range(levels)),
+    ]
+
+
+def _open_session(name: str, graphs: Mapping[str, bytes], provider: str, threads: int) -> ort.InferenceSession:
+    if provider not in ort.get_available_providers():
+        raise EngineLoadError(f"{provider} was asked for; this machine offers {ort.get_available_providers()}")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.inter_op_num_threads = 1
+    # Idle threads must sleep: a spinning pool takes cores from picture decoding and the other worker.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(graphs[name], options, providers=[provider])
+    except Exception as error:  # the runtime raises its own untyped errors for every kind of broken graph
+        raise EngineLoadError(f"{name}: cannot be loaded: {str(error)[:300]}") from error
+    if session.get_providers()[0] != provider:
+        raise EngineLoadError(f"{name}: {provider} was asked for, the runtime fell back to {session.get_providers()}")
+    return session
+
+
+def _run(
+    session: ort.InferenceSession, outputs: list[str], inputs: Mapping[str, NDArray[np.generic]]
+) -> dict[str, FloatArray]:
+    try:
+        values = session.run(outputs, dict(inputs))
+    except Exception as error:  # untyped again; only the text tells memory from the rest
+        text = str(error)
+        if "alloc" in text.lower() or "out of memory" in text.lower():
+            raise OutOfMemoryError("the model ran out of memory on this picture") from error
+        raise EngineError("the model failed on this picture") from error
+    return {name: np.asarray(value) for name, value in zip(outputs, values, strict=True)}
+
+
+def _expect(name: str, array: FloatArray, shape: tuple[int, ...]) -> None:
+    if array.shape != shape or not np.isfinite(array).all():
+        raise EngineLoadError(f"{name}: expected finite values of shape {shape}, found shape {array.shape}")

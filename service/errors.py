@@ -1,0 +1,182 @@
+"""What can go wrong, and the one table that turns it into RFC 9457 problem details.
+
+Code below the routers raises these exceptions and knows no HTTP; only this file knows statuses.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+class ServiceError(Exception):
+    """Base of all errors with a place in `PROBLEMS`; the message is shown to the caller."""
+
+
+class UndecodableImageError(ServiceError):
+    """The bytes claim to be a picture but cannot be read as one."""
+
+
+class MalformedBodyError(ServiceError):
+    """The request body breaks its own format, for example a multipart body without a boundary."""
+
+
+class UnknownImageError(ServiceError):
+    """No stored result has this image id: never seen, expired or pushed out."""
+
+
+class UnknownModelError(ServiceError):
+    """No loaded model has this name."""
+
+
+class SlowBodyError(ServiceError):
+    """The request body did not arrive in time."""
+
+
+class BodyTooLargeError(ServiceError):
+    """The request body is over the byte limit."""
+
+
+class PictureTooLargeError(ServiceError):
+    """The picture is over the pixel limit."""
+
+
+class UnsupportedTypeError(ServiceError):
+    """The body is not of an image type (or content coding) that the service takes."""
+
+
+class InvalidParameterError(ServiceError):
+    """A parameter is well formed but means nothing here, for example an unknown class."""
+
+
+class QueueFullError(ServiceError):
+    """As many calls as allowed are already waiting."""
+
+
+class NotReadyError(ServiceError):
+    """The model is still loading, or could not be loaded."""
+
+
+class OutOfMemoryError(ServiceError):
+    """Memory ran out while this call was worked on; the next call may succeed."""
+
+
+class DeadlineError(ServiceError):
+    """The call took longer than the deadline."""
+
+
+class EngineError(ServiceError):
+    """The graphs failed on input they should have taken: a fault of ours."""
+
+
+class Problem(NamedTuple):
+    """How one kind of error is answered."""
+
+    status: int
+    code: str
+    title: str
+    headers: Mapping[str, str] = {}
+
+
+PROBLEMS: dict[type[ServiceError], Problem] = {
+    UndecodableImageError: Problem(400, "undecodable-image", "The image cannot be decoded"),
+    MalformedBodyError: Problem(400, "malformed-body", "The request body cannot be read"),
+    UnknownImageError: Problem(404, "unknown-image", "No such image"),
+    UnknownModelError: Problem(404, "unknown-model", "No such model"),
+    SlowBodyError: Problem(408, "slow-body", "The request body came too slowly", {"Connection": "close"}),
+    BodyTooLargeError: Problem(413, "body-too-large", "The request body is too large", {"Connection": "close"}),
+    PictureTooLargeError: Problem(413, "picture-too-large", "The picture has too many pixels"),
+    UnsupportedTypeError: Problem(
+        415, "unsupported-type", "Not a supported image type", {"Accept-Encoding": "identity"}
+    ),
+    InvalidParameterError: Problem(422, "invalid-parameter", "A parameter is not valid"),
+    QueueFullError: Problem(429, "queue-full", "Too many calls are waiting", {"Retry-After": "1"}),
+    EngineError: Problem(500, "engine-failed", "The model failed"),
+    NotReadyError: Problem(503, "not-ready", "The service is not ready", {"Retry-After": "5"}),
+    OutOfMemoryError: Problem(503, "out-of-memory", "Out of memory", {"Retry-After": "1"}),
+    DeadlineError: Problem(504, "deadline", "The call took too long"),
+}
+
+
+def problem_response(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    **members: object,
+) -> JSONResponse:
+    """Build an RFC 9457 body; `members` are extension members."""
+    body = {
+        "type": f"urn:heatquery:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        **members,
+    }
+    return JSONResponse(body, status, dict(headers or {}), media_type=PROBLEM_TYPE)
+
+
+def service_error_response(error: ServiceError) -> JSONResponse:
+    """Answer an error as its row of `PROBLEMS` says."""
+    problem = next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
+    return problem_response(problem.status, problem.code, problem.title, str(error), problem.headers)
+
+
+async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    return service_error_response(error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """Errors of the framework: unknown path, wrong method, body over the native limit."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return service_error_response(
+            BodyTooLargeError(body_limit_message(request.app.state.runtime.settings.max_upload_bytes))
+        )
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "-")
+    return problem_response(error.status_code, code, phrase, str(error.detail), error.headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {
+            "parameter": ".".join(str(part) for part in item["loc"][1:]),
+            "message": item["msg"],
+            "value": str(item.get("input"))[:200],
+        }
+        for item in error.errors()
+    ]
+    detail = "; ".join(f"{item['parameter']}: {item['message']} (got {item['value']!r})" for item in errors)
+    problem = PROBLEMS[InvalidParameterError]
+    return problem_response(problem.status, problem.code, problem.title, detail, errors=errors)
+
+
+async def _on_any_exception(request: Request, error: Exception) -> JSONResponse:
+    """The last resort says nothing of the inside; the server logs the traceback under the request id."""
+    request_id = request.scope.get("state", {}).get("request_id", "")
+    detail = "An error of ours; the log has it under this request id."
+    headers = {"X-Request-ID": request_id} if request_id else {}
+    return problem_response(500, "internal", "Internal error", detail, headers, request_id=request_id)
+
+
+def body_limit_message(limit: int) -> str:
+    """One wording for every place where the byte limit is met."""
+    return f"the request body is over {limit:,} bytes (HEATQUERY_MAX_UPLOAD_BYTES)"
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error of the app a problem+json body."""
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_any_exception)

@@ -1,0 +1,126 @@
+"""Pure ASGI middleware: a request id on everything, and a guard in front of request bodies."""
+
+import asyncio
+import re
+from uuid import uuid4
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import (
+    BodyTooLargeError,
+    ServiceError,
+    SlowBodyError,
+    UnsupportedTypeError,
+    body_limit_message,
+    service_error_response,
+)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DRAIN_SECONDS = 1.0
+
+
+class RequestIdMiddleware:
+    """Take X-Request-ID from the caller where it is harmless, else make one; send it back."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        await self.app(scope, receive, send_with_id)
+
+
+class BodyGuardMiddleware:
+    """Refuse a body by its headers, and one that arrives too slowly; uvicorn itself waits for ever.
+
+    FastAPI's `max_body_size` counts the bytes that really come, but answers a declared length in plain text,
+    so that case is answered here.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        body = _Body(receive, self.seconds, wanted="expect" not in headers)
+        error = self._refusal(headers)
+        app = self.app if error is None else service_error_response(error)
+
+        async def send_after_body(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await body.drain()
+            await send(message)
+
+        await app(scope, body.receive, send_after_body)
+
+    def _refusal(self, headers: Headers) -> ServiceError | None:
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":
+            return UnsupportedTypeError(f"Content-Encoding {coding[:80]!r} is not taken; send the image as it is")
+        length = headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self.max_bytes):
+            return BodyTooLargeError(body_limit_message(self.max_bytes))
+        return None
+
+
+class _Body:
+    """One request body on its way in."""
+
+    def __init__(self, receive: Receive, seconds: float, wanted: bool) -> None:
+        """Start the clock.
+
+        Args:
+            wanted: false where the client waits for a "100 Continue", which the first `receive` would send.
+        """
+        self._receive = receive
+        self._seconds = seconds
+        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._wanted = wanted
+        self._complete = False
+
+    async def receive(self) -> Message:
+        """The next message; what comes after the body is the wait for a disconnect, which has no deadline.
+
+        Raises:
+            SlowBodyError: the deadline passed before the end of the body.
+        """
+        if self._complete:
+            return await self._receive()
+        self._wanted = True
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError as error:
+            self._complete = True
+            raise SlowBodyError(f"not complete after {self._seconds:g} s (HEATQUERY_BODY_SECONDS)") from error
+        self._complete = not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Throw away what is still coming, for a moment, before an early answer.
+
+        A server that closes with bytes unread resets the connection, and the client loses the answer.
+        """
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while self._wanted and not self._complete:
+                    self._complete = not (await self._receive()).get("more_body", False)
+        except TimeoutError:
+            self._complete = True

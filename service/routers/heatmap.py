@@ -1,0 +1,122 @@
+"""GET and POST /heatmap: why the model sees what it sees, drawn over the picture."""
+
+from io import BytesIO
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Query, Response
+
+from service.dependencies import PredictorDep, RuntimeDep, UploadDep
+from service.detections import DetectionOptions
+from service.errors import InvalidParameterError
+from service.heatmap import (
+    HeatLayer,
+    Kind,
+    add_legend,
+    draw_boxes,
+    encode_image,
+    render_overlay,
+    select_layer,
+)
+from service.letterbox import FloatArray
+from service.manifest import Manifest
+from service.predictor import Analysis, Predictor
+from service.routers.classes import find_class
+from service.routers.problems import LOOKUP_PROBLEMS, UPLOAD_PROBLEMS
+from service.schemas import HeatmapQuery, HeatmapValues, StoredHeatmapQuery
+from service.uploads import REQUEST_BODY
+
+router = APIRouter(tags=["heatmap"])
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_CONTENT = {
+    "image/png": _BINARY,
+    "image/webp": _BINARY,
+    "application/x-npy": _BINARY,
+    "application/json": {"schema": HeatmapValues.model_json_schema()},
+}
+_DRAWN = {200: {"description": "The heat map", "content": _CONTENT}}
+
+
+@router.get("/heatmap", response_class=Response, responses={**_DRAWN, **LOOKUP_PROBLEMS})
+async def stored_heatmap(
+    query: Annotated[StoredHeatmapQuery, Query()], predictor: PredictorDep, runtime: RuntimeDep
+) -> Response:
+    """The heat map of a picture that was sent before."""
+    subject = choose_subject(predictor.manifest, query)
+    analysis = runtime.store.get(predictor.folder.sha256, query.image_id)
+    return await runtime.pool.run(lambda: _answer(predictor, analysis, subject, query))
+
+
+@router.post("/heatmap", response_class=Response, openapi_extra=REQUEST_BODY, responses={**_DRAWN, **UPLOAD_PROBLEMS})
+async def heatmap(
+    query: Annotated[HeatmapQuery, Query()], data: UploadDep, predictor: PredictorDep, runtime: RuntimeDep
+) -> Response:
+    """The heat map of a picture sent now; the X-Image-ID of the answer serves for GET /heatmap."""
+    subject = choose_subject(predictor.manifest, query)
+
+    def work() -> tuple[Analysis, Response]:
+        analysis = predictor.analyse(data)
+        return analysis, _answer(predictor, analysis, subject, query)
+
+    analysis, response = await runtime.pool.run(work)
+    runtime.store.put(predictor.folder.sha256, analysis)
+    return response
+
+
+def choose_subject(manifest: Manifest, query: HeatmapQuery) -> tuple[Kind, int | None]:
+    """Which heat is asked for: its kind and, for one class alone, the class id.
+
+    Raises:
+        InvalidParameterError: the parameters do not go together, or the model has no such class or level.
+    """
+    kind: Kind = query.kind or ("mixed" if query.class_name is None else "class")
+    if query.class_name is not None and kind != "class":
+        raise InvalidParameterError(f"class_name: only goes with kind=class, not with kind={kind}")
+    levels = 1 if kind == "density" else len(manifest.strides)
+    if query.level is not None and query.level >= levels:
+        raise InvalidParameterError(f"level: kind={kind} has levels 0 to {levels - 1}, not {query.level}")
+    class_id = None if query.class_name is None else find_class(manifest, query.class_name, "class_name")
+    return kind, class_id
+
+
+def _answer(
+    predictor: Predictor, analysis: Analysis, subject: tuple[Kind, int | None], query: HeatmapQuery
+) -> Response:
+    manifest = predictor.manifest
+    kind, class_id = subject
+    layer = select_layer(analysis.maps, manifest.strides, kind, query.level, class_id, query.class_name or "")
+    headers = {"X-Image-ID": analysis.image_id}
+    match query.format:
+        case "json":
+            return Response(_values(analysis, layer).model_dump_json(), media_type="application/json", headers=headers)
+        case "npy":
+            headers["X-Heatmap-Affine"] = ",".join(f"{number:.9g}" for number in layer.affine(analysis.frame))
+            return Response(_npy(layer.cut_to(analysis.frame)), media_type="application/x-npy", headers=headers)
+        case "png" | "webp":
+            image = render_overlay(analysis, layer, query.opacity, query.colormap)
+            if query.boxes:
+                found = analysis.detections(DetectionOptions.from_manifest(manifest))
+                draw_boxes(image, found, manifest.classes, analysis.frame)
+            if query.legend:
+                image = add_legend(image, layer, query.colormap)
+            return Response(encode_image(image, query.format), media_type=f"image/{query.format}", headers=headers)
+
+
+def _values(analysis: Analysis, layer: HeatLayer) -> HeatmapValues:
+    frame = analysis.frame
+    return HeatmapValues(
+        image_id=analysis.image_id,
+        width=frame.width,
+        height=frame.height,
+        title=layer.title,
+        stride=layer.stride,
+        top=layer.top,
+        affine=layer.affine(frame),
+        values=np.round(layer.cut_to(frame).astype(np.float64), 6).tolist(),
+    )
+
+
+def _npy(values: FloatArray) -> bytes:
+    buffer = BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()

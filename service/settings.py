@@ -1,0 +1,56 @@
+"""Everything an operator can set, read from `HEATQUERY_*` environment variables."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# Pillow itself refuses a picture above twice its own limit, so a higher gate would promise too much.
+PILLOW_HARD_LIMIT = 178_956_970
+
+
+class Settings(BaseSettings):
+    """Frozen and checked at construction; built by the command line or a test, never at import."""
+
+    model_config = SettingsConfigDict(env_prefix="HEATQUERY_", frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    models: Path = Field(
+        default=Path(__file__).parent / "models",
+        description="Folder that holds <name>/<version>/ model folders.",
+    )
+    model: str | None = Field(
+        default=None,
+        description="Model to serve, as name or name/version; empty: the only one there is, newest version.",
+    )
+    provider: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="Where the graphs run; never falls back in silence."
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="Threads inside one graph run; 0: every core this process may use.",
+    )
+    workers: int = Field(default=2, ge=1, le=64, description="Pictures worked on at the same time.")
+    queue: int = Field(
+        default=16, ge=0, le=10_000, description="Calls that may wait for a worker; a further one gets 429."
+    )
+    max_upload_bytes: int = Field(default=32 * 1024**2, ge=1, description="Largest request body in bytes.")
+    max_pixels: int = Field(
+        default=100_000_000,
+        ge=1,
+        le=PILLOW_HARD_LIMIT,
+        description="Largest picture in pixels, checked before decoding.",
+    )
+    deadline_seconds: float = Field(
+        default=30.0, gt=0, description="Longest wait plus work of one call; beyond it 504."
+    )
+    body_seconds: float = Field(default=20.0, gt=0, description="Longest time a request body may take to arrive.")
+    heat_store_bytes: int = Field(
+        default=128 * 1024**2, ge=0, description="Memory for results that GET /heatmap can still draw."
+    )
+    heat_ttl_seconds: float = Field(default=600.0, gt=0, description="How long such a result is kept.")
+    view_side: int = Field(default=1280, ge=64, le=8192, description="Longest side in pixels of a drawn heat map.")

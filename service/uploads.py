@@ -1,0 +1,92 @@
+"""Read one picture out of a request, multipart or raw, into memory and nowhere else."""
+
+from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from service.errors import InvalidParameterError, MalformedBodyError, UnsupportedTypeError
+
+FIELD = "file"
+RAW_TYPES = ("image/", "application/octet-stream")
+_MAX_FIELDS, _MAX_FIELD_BYTES = 16, 64 * 1024
+
+# FastAPI cannot derive a body that is either a form or raw bytes, so the schema is said here.
+_BINARY = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "required": [FIELD], "properties": {FIELD: _BINARY}}
+REQUEST_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _FORM},
+            "application/octet-stream": {"schema": _BINARY},
+            "image/*": {"schema": _BINARY},
+        },
+    }
+}
+
+
+class _InMemoryParser(MultiPartParser):
+    """Starlette's parser without its temporary files: 0 means that a part never rolls over to disk.
+
+    Memory stays bounded by the limit on the whole body.
+    """
+
+    spool_max_size = 0
+
+
+async def read_upload(request: Request) -> bytes:
+    """The bytes of the one picture of the request, not yet looked at.
+
+    Raises:
+        UnsupportedTypeError: neither a form nor an image type.
+        InvalidParameterError: a form without the file part.
+        MalformedBodyError: the form is broken or has too many parts, or the client went away.
+    """
+    media_type = _media_type(request.headers.get("content-type"))
+    try:
+        if media_type == "multipart/form-data":
+            return await _read_form(request)
+        _require_raw_type(media_type)
+        return await request.body()
+    except MultiPartException as error:
+        raise MalformedBodyError(error.message) from error
+    except ClientDisconnect as error:
+        raise MalformedBodyError("the client went away while sending") from error
+
+
+async def _read_form(request: Request) -> bytes:
+    parser = _InMemoryParser(
+        request.headers,
+        request.stream(),
+        max_files=1,
+        max_fields=_MAX_FIELDS,
+        max_part_size=_MAX_FIELD_BYTES,
+    )
+    form = await parser.parse()
+    try:
+        part = form.get(FIELD)
+        if not isinstance(part, UploadFile):
+            raise InvalidParameterError(
+                f"the form needs a file part named {FIELD!r}; found {sorted(set(form)) or 'no parts'}"
+            )
+        _require_raw_type(_media_type(part.content_type))
+        return await part.read()
+    finally:
+        await form.close()
+
+
+def _media_type(header: str | None) -> str:
+    """The type without its parameters, in lower case; "" where there is none."""
+    kind, _ = parse_options_header(header)
+    return kind.decode("latin-1").strip().lower()
+
+
+def _require_raw_type(media_type: str) -> None:
+    """A missing type is fine (RFC 9110, 8.3): the content decides in the end."""
+    if media_type and not media_type.startswith(RAW_TYPES):
+        raise UnsupportedTypeError(
+            f"the content type is {media_type!r}; send a form with a file part named {FIELD!r}, "
+            "or the bytes with Content-Type: image/jpeg (or the like)"
+        )
