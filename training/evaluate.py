@@ -104,7 +104,7 @@ class Metrics:
         return json.dumps(asdict(self), indent=2)
 
     def table(self) -> str:
-        """All values as two Markdown tables, overall and by class; `-` where there is nothing to measure on."""
+        """All values as two Markdown tables, overall and by class; `-` where nothing can be measured."""
         rows: list[tuple[str, float | None]] = [("AP", self.ap), ("AP50", self.ap50), ("AP75", self.ap75)]
         rows += [(f"AP {name}", value) for name, value in self.ap_by_size.items()]
         rows += [
@@ -280,7 +280,7 @@ def coco_metrics(
 def _coco_arrays(
     truths: Sequence[LabelledBoxes], detections: Sequence[Detections], classes: tuple[str, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """COCO's precision (IoU, recall, class, area, max detections) and recall (IoU, class, area, max detections).
+    """COCO's precision (IoU, recall, class, area, max detections) and recall (the same without recall).
 
     -1 where there is no ground truth.
     """
@@ -290,9 +290,7 @@ def _coco_arrays(
         for box, label in zip(_xywh(truth.boxes), truth.labels.tolist(), strict=True):
             place = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1}
             annotations.append({**place, "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
-        for box, score, label in zip(
-            _xywh(found.boxes), found.scores.tolist(), found.labels.tolist(), strict=True
-        ):
+        for box, score, label in zip(_xywh(found.boxes), found.scores.tolist(), found.labels.tolist(), strict=True):
             results.append({"image_id": image_id, "category_id": label + 1, "bbox": box, "score": score})
     images = [{"id": image_id} for image_id in range(1, len(truths) + 1)]
     categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]

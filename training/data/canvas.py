@@ -1,4 +1,4 @@
-"""Where a picture lies on the square canvas that the model sees, and the way back. The service does the same."""
+"""Where a picture lies on the square canvas that the model sees, and the way back; as in the service."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,14 @@ def letterbox(
     height, width = image.shape[:2]
     new_width, new_height = fitted_size((width, height), size)
     canvas = np.full((size, size, 3), pad_value, dtype=np.uint8)
-    canvas[:new_height, :new_width] = Image.fromarray(image).resize(
-        (new_width, new_height), Image.Resampling.BILINEAR, reducing_gap=None
-    )
+    picture = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+    canvas[:new_height, :new_width] = np.asarray(picture)
     return canvas, (new_width / width, new_height / height)
 
 
 def boxes_to_picture(
     boxes: NDArray[np.float32], scale: tuple[float, float], picture: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Bring boxes (M, 4), xyxy, from the canvas to a picture of (width, height) pixels and clip them to it."""
+    """Bring boxes (M, 4), xyxy, from the canvas to a picture of (width, height) pixels; clip them to it."""
     limit = np.array([*picture, *picture], dtype=np.float32)
     return np.clip(boxes / np.array([*scale, *scale], dtype=np.float32), 0, limit).astype(np.float32)

@@ -65,9 +65,7 @@ def read_coco(path: Path, classes: tuple[str, ...], report: Report) -> list[Entr
         if image_id not in rows:
             raise ValueError(f"{path}: {where} belongs to image {image_id!r}, which is not among the images")
         if category not in label_of:
-            raise ValueError(
-                f"{path}: {where} has category_id {category!r}, which is not among the categories"
-            )
+            raise ValueError(f"{path}: {where} has category_id {category!r}, which is not among the categories")
         if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
             raise ValueError(f"{path}: {where} has bbox {box!r}, not four numbers [x, y, width, height]")
         if annotation.get("iscrowd", 0):
@@ -80,7 +78,7 @@ def read_coco(path: Path, classes: tuple[str, ...], report: Report) -> list[Entr
 def usable_boxes(
     entry: Entry, stored: tuple[int, int], resized: tuple[int, int], min_box_px: float, report: Report
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Clip boxes to the picture, bring them to its resized pixels, drop the too small ones, and count all that.
+    """Clip boxes to the picture, bring them to its resized pixels, drop the too small ones; count all that.
 
     Args:
         stored: (width, height) of the file, to which the boxes refer.
@@ -88,10 +86,8 @@ def usable_boxes(
     Returns:
         Boxes (M, 4), xyxy in resized pixels, and labels (M,).
     """
-    corners = np.concatenate(
-        [entry.boxes_xywh[:, :2], entry.boxes_xywh[:, :2] + entry.boxes_xywh[:, 2:]], axis=1
-    )
-    finite = np.isfinite(corners).all(axis=1)
+    corners = np.concatenate([entry.boxes_xywh[:, :2], entry.boxes_xywh[:, :2] + entry.boxes_xywh[:, 2:]], axis=1)
+    finite = np.all(np.isfinite(corners), axis=1)
     inside = np.clip(np.where(finite[:, None], corners, 0.0), 0.0, [*stored, *stored])
     proper = finite & np.all(inside[:, 2:] > inside[:, :2], axis=1)
     boxes = inside * (np.array([*resized, *resized]) / [*stored, *stored])
@@ -110,16 +106,12 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from error
+        raise ValueError(f"{path}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            raise ValueError(
-                f"{path}: not a COCO detection file: the list {key!r} is missing at the top level"
-            )
+            raise ValueError(f"{path}: not a COCO detection file: the list {key!r} is missing at the top level")
     return data
 
 
@@ -130,16 +122,12 @@ def _labels(path: Path, data: dict[str, Any], classes: tuple[str, ...]) -> dict[
         where = f"categories[{place}]"
         name = _get(path, where, category, "name")
         if name not in classes:
-            raise ValueError(
-                f"{path}: unknown category {name!r} at {where}; the classes are {', '.join(classes)}"
-            )
+            raise ValueError(f"{path}: unknown category {name!r} at {where}; the classes are {', '.join(classes)}")
         label_of[_get(path, where, category, "id")] = classes.index(name)
     return label_of
 
 
-def _entry(
-    path: Path, place: int, image: dict[str, Any], rows: dict[int, list[tuple[list[float], int]]]
-) -> Entry:
+def _entry(path: Path, place: int, image: dict[str, Any], rows: dict[int, list[tuple[list[float], int]]]) -> Entry:
     """One picture with its boxes."""
     found = rows[image["id"]]
     width, height = image.get("width"), image.get("height")

@@ -54,11 +54,7 @@ class Augment:
             sample = mosaic(sources, crop, (int(centre[0]), int(centre[1])), self._part, rng)
         else:
             sample = self._part(dataset[index], (crop, crop), rng)
-        return (
-            flip_and_turn(sample, bool(rng.integers(2)), int(rng.integers(4)))
-            if self.config.flips
-            else sample
-        )
+        return flip_and_turn(sample, bool(rng.integers(2)), int(rng.integers(4))) if self.config.flips else sample
 
     def _part(self, sample: Sample, size: tuple[int, int], rng: Generator) -> Sample:
         """A randomly zoomed and placed view of one picture, padded to `size` (width, height)."""
@@ -73,9 +69,7 @@ class Augment:
         return pad(visible, size, (max(0, -origin[0]), max(0, -origin[1])), self.pad_value)
 
 
-def draw_scaled_size(
-    sample: Sample, scale: tuple[float, float], aspect: float, rng: Generator
-) -> tuple[int, int]:
+def draw_scaled_size(sample: Sample, scale: tuple[float, float], aspect: float, rng: Generator) -> tuple[int, int]:
     """(width, height) of the whole picture after a random zoom, whose two sides differ by up to `aspect`."""
     zoom = math.exp(rng.uniform(math.log(scale[0]), math.log(scale[1])))
     stretch = math.exp(rng.uniform(-0.5, 0.5) * math.log(aspect))
@@ -127,9 +121,7 @@ def zoom_and_crop(
     low = [max(0, origin[axis]) for axis in (0, 1)]
     high = [min(scaled[axis], origin[axis] + size[axis]) for axis in (0, 1)]
     scale = [scaled[axis] / stored[axis] for axis in (0, 1)]
-    margin = [
-        math.ceil(max(1.0, 1.0 / scale[axis])) + 1 for axis in (0, 1)
-    ]  # what the antialias filter reaches
+    margin = [math.ceil(max(1.0, 1.0 / scale[axis])) + 1 for axis in (0, 1)]  # what the antialias filter reaches
     near = [max(0, math.floor(low[axis] / scale[axis]) - margin[axis]) for axis in (0, 1)]
     far = [min(stored[axis], math.ceil(high[axis] / scale[axis]) + margin[axis]) for axis in (0, 1)]
     region = np.ascontiguousarray(sample.image[near[1] : far[1], near[0] : far[0]])
@@ -141,9 +133,7 @@ def zoom_and_crop(
     )
     target = (high[0] - low[0], high[1] - low[1])
     image = np.asarray(Image.fromarray(region).resize(target, Image.Resampling.BILINEAR, box=window))
-    boxes = sample.boxes * np.array([*scale, *scale], dtype=np.float32) - np.array(
-        [*low, *low], dtype=np.float32
-    )
+    boxes = sample.boxes * np.array([*scale, *scale], dtype=np.float32) - np.array([*low, *low], dtype=np.float32)
     return _keep_visible(replace(sample, image=image, boxes=boxes), min_visible)
 
 
@@ -192,9 +182,7 @@ def flip_and_turn(sample: Sample, flip: bool, quarter_turns: int) -> Sample:
     image, boxes = sample.image, sample.boxes
     if flip:
         image = image[:, ::-1]
-        boxes = np.stack(
-            [image.shape[1] - boxes[:, 2], boxes[:, 1], image.shape[1] - boxes[:, 0], boxes[:, 3]], axis=1
-        )
+        boxes = np.stack([image.shape[1] - boxes[:, 2], boxes[:, 1], image.shape[1] - boxes[:, 0], boxes[:, 3]], axis=1)
     for _ in range(quarter_turns % 4):  # (x, y) goes to (y, width - x)
         width = image.shape[1]
         image = np.rot90(image)
@@ -205,8 +193,8 @@ def flip_and_turn(sample: Sample, flip: bool, quarter_turns: int) -> Sample:
 def photometric(image: NDArray[np.uint8], config: AugmentConfig, rng: Generator) -> NDArray[np.uint8]:
     """Change the look of a picture (H, W, 3), in this order.
 
-    Channels change places; colour gain per channel, contrast around 128 and brightness, all three as one table
-    per channel; loss of colour; noise.
+    Channels change places; colour gain per channel, contrast around 128 and brightness, all three as one
+    table per channel; loss of colour; noise.
     """
     if rng.random() < config.channel_shuffle:
         image = image[:, :, rng.permutation(3)]
