@@ -1,0 +1,221 @@
+"""Promises that the repository makes about itself: what is installed, what may import what, what CI runs."""
+
+import ast
+import os
+import re
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("model", "training", "export", "service")
+REQUIREMENTS = ("build", "dev", "serve", "serve-gpu", "uv")
+EXTRAS = {"serve": ("service",), "train": ("training", "model"), "export": ("export", "model")}
+"""Each extra and the packages whose imports it must cover, no more and no less."""
+PROVIDERS = {"PIL": "pillow"}
+"""Distribution of a module whose name is another one."""
+NEEDED_BY_TORCH = {"tensorboard", "onnxscript"}
+"""Listed though only torch imports them, behind torch.utils.tensorboard and torch.onnx."""
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    """The parsed pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def read_requirements(name: str) -> str:
+    """Text of one requirements file."""
+    return (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def pinned_versions(name: str) -> dict[str, str]:
+    """Package to version, of one requirements file."""
+    return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", read_requirements(name), re.MULTILINE))
+
+
+def stage_sources() -> Iterator[tuple[Path, str]]:
+    """Path and text of every Python file of the four packages."""
+    for stage in STAGES:
+        for path in sorted((ROOT / stage).rglob("*.py")):
+            yield path, path.read_text(encoding="utf-8")
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    """Full names of the modules that a source file imports, at any depth."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def make_recipe(target: str) -> list[str]:
+    """Command lines of one Makefile target."""
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"{target}:"))
+    return [line.strip() for line in lines[start + 1 : lines.index("", start)]]
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_requirements_name_no_host_and_no_path_of_a_machine(name: str) -> None:
+    assert not re.search(
+        r"://|--(extra-)?index-url|--find-links|--trusted-host| @ |^\s*/|[\w-]+\.(org|com|io|net)\b",
+        read_requirements(name),
+        re.MULTILINE,
+    )
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_every_requirement_is_pinned_and_hashed(name: str) -> None:
+    text = re.sub(r"^\s*#.*\n?", "", read_requirements(name), flags=re.MULTILINE).replace("\\\n", " ")
+    entries = text.splitlines()
+    assert entries
+    for entry in entries:
+        assert re.fullmatch(r"[\w.\[\],-]+==[\w.+!]+( ; [^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+", entry), (
+            entry
+        )
+
+
+def test_there_is_no_requirements_file_beyond_the_checked_ones() -> None:
+    assert sorted(path.stem for path in (ROOT / "requirements").iterdir()) == sorted(REQUIREMENTS)
+
+
+@pytest.mark.parametrize("name", [name for name in REQUIREMENTS if name not in ("dev", "uv")])
+def test_versions_are_those_that_the_tests_run_with(name: str) -> None:
+    tested = pinned_versions("dev")
+    differing = {k: v for k, v in pinned_versions(name).items() if tested.get(k, v) != v}
+    assert not differing
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_lists_what_its_stages_import_and_nothing_else(project: dict[str, Any], extra: str) -> None:
+    modules = {
+        module.partition(".")[0]
+        for stage in EXTRAS[extra]
+        for path in (ROOT / stage).rglob("*.py")
+        for module in imported_modules(path.read_text(encoding="utf-8"))
+    }
+    foreign = modules - set(sys.stdlib_module_names) - set(STAGES)
+    imported = {PROVIDERS.get(module, module.replace("_", "-")) for module in foreign}
+    listed = {re.split(r"[\[<>=]", item)[0] for item in project["project"]["optional-dependencies"][extra]}
+    assert listed - NEEDED_BY_TORCH == imported
+
+
+@pytest.mark.parametrize("name", ["serve", "serve-gpu"])
+def test_the_service_environment_has_no_torch(name: str) -> None:
+    assert not {"torch", "torchvision", "triton"} & pinned_versions(name).keys()
+
+
+def test_torch_and_torchvision_are_the_chosen_pair() -> None:
+    versions = pinned_versions("dev")
+    assert (versions["torch"], versions["torchvision"]) == ("2.12.1", "0.27.1")
+
+
+def test_the_serve_extras_exclude_each_other(project: dict[str, Any]) -> None:
+    assert [{"extra": "serve"}, {"extra": "serve-gpu"}] in project["tool"]["uv"]["conflicts"]
+    assert "onnxruntime-gpu" not in pinned_versions("serve")
+    assert "onnxruntime" not in pinned_versions("serve-gpu")
+
+
+def test_the_serve_extras_differ_in_the_runtime_only(project: dict[str, Any]) -> None:
+    extras = project["project"]["optional-dependencies"]
+    gpu = {name.replace("onnxruntime-gpu", "onnxruntime") for name in extras["serve-gpu"]}
+    assert gpu == set(extras["serve"])
+
+
+def test_exactly_the_four_stages_are_packaged(project: dict[str, Any]) -> None:
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == list(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("stage", "forbidden"),
+    [
+        ("model", {"training", "export", "service"}),
+        ("training", {"export", "service"}),
+        ("export", {"training", "service"}),
+        ("service", {"model", "training", "export", "torch", "torchvision"}),
+    ],
+)
+def test_an_import_contract_guards_each_stage(
+    project: dict[str, Any], stage: str, forbidden: set[str]
+) -> None:
+    contracts = project["tool"]["importlinter"]["contracts"]
+    contract = next(contract for contract in contracts if contract["source_modules"] == [stage])
+    assert contract["type"] == "forbidden"
+    assert set(contract["forbidden_modules"]) >= forbidden
+    assert "ignore_imports" not in contract
+
+
+def test_no_test_folder_is_a_package() -> None:
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_no_stage_can_unpickle() -> None:
+    modules = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+    calls = re.compile(
+        r"\btorch\.(load|jit\.load|package)\b|allow_pickle\s*=\s*True|weights_only\s*=\s*False"
+    )
+    for path, source in stage_sources():
+        assert not modules & {module.partition(".")[0] for module in imported_modules(source)}, path
+        assert not calls.search(source), path
+
+
+def test_ci_is_executable_and_stops_at_the_first_failure() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in script.read_text(encoding="utf-8")
+
+
+def test_ci_ends_with_the_test_command_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").split("\n")
+    commands = [line.replace(" --no-print-directory", "") for line in script if line.startswith("make ")]
+    assert commands == ["make lint", "make test"]
+    assert commands[-1] in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_lint_covers_style_format_types_and_import_rules() -> None:
+    tools = [line.removeprefix(".venv/bin/") for line in make_recipe("lint")]
+    assert tools == ["ruff check", "ruff format --check", "pyright", "lint-imports --no-logo"]
+
+
+def test_the_service_listens_on_the_loopback_unless_told_otherwise() -> None:
+    assert "\nHOST :=\n" in (ROOT / "Makefile").read_text(encoding="utf-8")  # not taken from the shell
+    assert "\nHEATQUERY_HOST=127.0.0.1\n" in (ROOT / ".env.example").read_text(encoding="utf-8")
+
+
+def test_the_licence_is_the_whole_apache_text() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert text.count("\n") == 202
+    assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in text
+    assert "APPENDIX: How to apply the Apache License to your work." in text
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs" / "decisions").glob("0*.md")))
+def test_a_decision_has_its_four_parts_and_a_place_in_the_index(page: str) -> None:
+    folder = ROOT / "docs" / "decisions"
+    headings = re.findall(r"^## (.+)$", (folder / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert {part for heading in headings for part in heading.lower().split(" and ")} == {
+        "context",
+        "decision",
+        "evidence",
+        "consequences",
+    }
+    assert f"]({page})" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} -> {target}"
