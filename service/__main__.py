@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # uvicorn has shut down in order and raises it again
+        return 130
     return 0
 
 
