@@ -1,0 +1,38 @@
+"""A model folder that is whole or not there."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a folder to fill; it becomes `out` when the block ends well and vanishes when it does not.
+
+    Args:
+        out: FOLDER/NAME/VERSION; it is filled beside NAME, where nobody looks for versions.
+    Raises:
+        FileExistsError: there is something at `out`.
+    """
+    made = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.parent.name}-{out.name}-", dir=out.parent.parent))
+    try:
+        yield partial
+        refuse_existing(out)
+        partial.chmod(0o755)
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial)
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody else put something there
+                folder.rmdir()
+        raise
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise FileExistsError if there is something at `out`: a published version never changes."""
+    if out.exists():
+        raise FileExistsError(f"{out} exists, and a version never changes; choose another version")

@@ -1,0 +1,152 @@
+"""The detector as the three graphs that are exported. Each wraps the detector; none changes it.
+
+Dimension letters as in `model.structures`; K queries that are decoded, S_l stride of level l.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from model.boxes import extent, to_xyxy
+from model.decoder import attention_bias
+from model.detector import Detector
+from model.queries import query_counts
+from model.structures import LayerPrediction
+
+
+class EncoderGraph(nn.Module):
+    """Pictures to everything that the host and the decoder need, with the best k_max proposals."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Encode.
+
+        Args:
+            images: (B, 3, H, W), uint8, RGB, sides a multiple of the coarsest stride.
+        Returns:
+            The tensors that `encoder_outputs` names, in that order.
+        """
+        query = self.detector.config.query
+        encoded = self.detector.encode(images)
+        queries = self.detector.propose(encoded, query.k_max, query_counts(encoded.count, query))
+        return (
+            *encoded.memory,
+            queries.features,
+            queries.reference_boxes,
+            encoded.count,
+            encoded.density,
+            *(level.by_class for level in encoded.heat),
+            *(level.maps() for level in encoded.heat),
+        )
+
+
+class DecoderGraph(nn.Module):
+    """As many proposals as the host cuts off, to boxes in pixels and a score per class."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.decoder = detector.decoder
+        self.finest_stride = detector.config.strides[0]
+
+    def forward(
+        self, memory: list[Tensor], queries: Tensor, reference_boxes: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Decode.
+
+        Args:
+            memory: per level (B, D, h, w).
+            queries: (B, K, D), the first K of the encoder's.
+            reference_boxes: (B, K, 4), cxcywh in fractions of the canvas.
+            valid: (B, K), bool, false where a picture has fewer than K queries.
+        Returns:
+            Boxes (B, K, 4), xyxy in pixels of the canvas, and scores (B, K, C), 0 where not valid.
+        """
+        last = self.decoder(queries, reference_boxes, memory, attention_bias(valid, None))[-1]
+        return boxes_and_scores(last, valid, memory[0], self.finest_stride)
+
+
+class DetectorGraph(nn.Module):
+    """Pictures to boxes, scores and labels in one graph, with K decided inside."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detect.
+
+        Args:
+            images: (B, 3, H, W), uint8, RGB, sides a multiple of the coarsest stride.
+        Returns:
+            Boxes (B, K, 4), xyxy in pixels of the canvas, and of the best class of each query the score (B, K),
+            0 beyond a picture's own number of queries, and the label (B, K), int64.
+        """
+        detector = self.detector
+        encoded = detector.encode(images)
+        counts = query_counts(encoded.count, detector.config.query)
+        most = cast(int, counts.amax(0).item())
+        torch._check(most >= detector.config.query.k_min)  # what the exporter may assume of a number it cannot see
+        torch._check(most <= detector.config.query.k_max)
+        queries = detector.propose(encoded, most, counts)
+        last = detector.decode(encoded.memory, queries)[-1]
+        boxes, scores = boxes_and_scores(last, queries.valid, encoded.memory[0], detector.config.strides[0])
+        best, labels = scores.max(-1)
+        return boxes, best, labels
+
+
+def boxes_and_scores(
+    prediction: LayerPrediction, valid: Tensor, finest: Tensor, finest_stride: int
+) -> tuple[Tensor, Tensor]:
+    """Fractions to pixels, logits to scores.
+
+    Args:
+        valid: (B, K).
+        finest: (B, D, h, w), the finest level, whose size gives that of the canvas.
+    Returns:
+        Boxes (B, K, 4), xyxy in pixels, and scores (B, K, C), 0 where not valid.
+    """
+    h, w = finest.shape[2:]
+    canvas = extent(w, h, like=prediction.boxes) * finest_stride  # (2,)
+    boxes = to_xyxy(prediction.boxes) * torch.cat([canvas, canvas])
+    return boxes, prediction.logits.sigmoid() * valid[..., None]
+
+
+def cut_decoder(detector: Detector, layers: int | None = None) -> Detector:
+    """A detector that has only the first decoder layers; the one given is left as it is.
+
+    Args:
+        layers: 1 to all; without it 3, which is all that heat-induced queries need (HMPE, section 5), if there are.
+    Raises:
+        ValueError: there are not so many.
+    """
+    available = detector.config.decoder.layers
+    wanted = min(3, available) if layers is None else layers
+    if not 1 <= wanted <= available:
+        raise ValueError(f"cannot keep {wanted} decoder layers: this checkpoint has 1 to {available}")
+    decoder = detector.config.decoder.model_copy(update={"layers": wanted})
+    cut = Detector(detector.config.model_copy(update={"decoder": decoder}))
+    names = cut.state_dict().keys()
+    cut.load_state_dict({name: value for name, value in detector.state_dict().items() if name in names})
+    return cut.eval()
+
+
+def encoder_outputs(levels: int) -> list[str]:
+    """Names of the encoder graph's outputs, in order."""
+    return [
+        *(f"memory_{level}" for level in range(levels)),
+        "queries",
+        "reference_boxes",
+        "count",
+        "density",
+        *(f"class_heat_{level}" for level in range(levels)),
+        *(f"heat_{level}" for level in range(levels)),
+    ]
+
+
+def decoder_inputs(levels: int) -> list[str]:
+    """Names of the decoder graph's inputs, in order."""
+    return [*(f"memory_{level}" for level in range(levels)), "queries", "reference_boxes", "valid"]

@@ -1,0 +1,65 @@
+"""Pictures to compare runtimes on, laid on the model's canvas as the service does it."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
+
+Canvas = NDArray[np.uint8]
+"""(3, S, S), RGB."""
+Kind = Literal["real", "synthetic"]
+
+
+def real_canvases(folder: Path, size: int, pad_value: int, most: int) -> list[Canvas]:
+    """Up to `most` pictures, spread evenly over the sorted names of a folder.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+        ValueError: it has no pictures, or one of those taken cannot be read.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(f"--images {folder} is no folder")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(f"--images {folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    chosen = sorted({round(i) for i in np.linspace(0, len(paths) - 1, min(most, len(paths)))})
+    return [_read(paths[i], size, pad_value) for i in chosen]
+
+
+def synthetic_canvases(size: int, pad_value: int, count: int) -> list[Canvas]:
+    """Noise with bright rectangles and discs, the same at every call; a stand-in where there is nothing real."""
+    canvases = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        ground = rng.normal(rng.uniform(60, 150), 12, (size, size, 3)).clip(0, 255).astype(np.uint8)
+        picture = Image.fromarray(ground)
+        draw = ImageDraw.Draw(picture)
+        for i in range(int(rng.integers(0, 40))):
+            x, y = (int(v) for v in rng.integers(0, size, 2))
+            width, height = (int(v) for v in rng.integers(4, max(6, size // 8), 2))
+            colour = tuple(int(v) for v in rng.integers(0, 256, 3))
+            (draw.rectangle if i % 2 else draw.ellipse)((x, y, x + width, y + height), fill=colour)
+        canvases.append(letterbox(picture, size, pad_value))
+    return canvases
+
+
+def letterbox(picture: Image.Image, size: int, pad_value: int) -> Canvas:
+    """Resize an RGB picture so that its longest side is `size`, and put it at the canvas's top-left corner."""
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    canvas = np.full((size, size, 3), pad_value, dtype=np.uint8)
+    canvas[:height, :width] = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    return np.ascontiguousarray(canvas.transpose(2, 0, 1))  # (S, S, 3) -> (3, S, S)
+
+
+def _read(path: Path, size: int, pad_value: int) -> Canvas:
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return letterbox(upright.convert("RGB"), size, pad_value)
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}); take it out of --images") from error
