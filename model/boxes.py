@@ -47,6 +47,11 @@ def anchors(shapes: list[tuple[int, int]], cells: float, like: Tensor) -> Tensor
     return torch.cat(levels)[None]
 
 
+def extent(w: int, h: int, like: Tensor) -> Tensor:
+    """(2,), width and height as numbers that keep following the picture's size in an exported graph."""
+    return torch.stack([torch.scalar_tensor(side, dtype=like.dtype, device=like.device) for side in (w, h)])
+
+
 def areas(boxes_xyxy: Tensor) -> Tensor:
     """(..., 4) to (...), zero for boxes turned inside out."""
     return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp_min(0).prod(-1)

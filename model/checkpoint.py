@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,8 +24,13 @@ def read_config(folder: Path) -> DetectorConfig:
     """Read the configuration of a checkpoint. Raises FileNotFoundError or ValueError."""
     path = folder / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no checkpoint: it has no {CONFIG}; a run keeps them in RUN/checkpoints/step-*")
-    return DetectorConfig.model_validate_json(path.read_text(encoding="utf-8"))
+        raise FileNotFoundError(
+            f"{folder} is no checkpoint: it has no {CONFIG}; a run keeps its checkpoints in RUN/checkpoints/step-*"
+        )
+    try:
+        return DetectorConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} does not describe a detector: {error}") from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

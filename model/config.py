@@ -25,14 +25,17 @@ class Config(BaseModel):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Read one complete TOML file. Raises FileNotFoundError, tomllib.TOMLDecodeError or ValueError."""
-        return cls.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        """Read one complete TOML file. Raises FileNotFoundError or ValueError."""
+        try:
+            return cls.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path} is not TOML: {error}") from error
 
 
 class BackboneConfig(Config):
     """Plain residual convolutional backbone."""
 
-    stem: int = Field(16, ge=1)
+    stem: int = Field(default=16, ge=1)
     """Channels after the first convolution (stride 2)."""
     channels: tuple[int, ...] = (24, 48, 96, 160)
     """Channels of the stages at strides 4, 8, 16 and 32; fewer entries make a shallower backbone."""
@@ -53,35 +56,35 @@ class HeatConfig(Config):
     """`probability`: of the dense class head; `cam`: the paper's class activation map in closed form."""
     mask: Literal["soft", "hard"] = "soft"
     """`soft`: a sigmoid around tau; `hard`: 0 or 1, with the soft gradient in training."""
-    tau: float = Field(0.25, gt=0, lt=1)
+    tau: float = Field(default=0.25, gt=0, lt=1)
     """Heat at which a cell counts as hot."""
-    temperature: float = Field(0.1, gt=0)
+    temperature: float = Field(default=0.1, gt=0)
     """Width of the soft mask's transition."""
 
 
 class EncoderConfig(Config):
     """Lateral convolutions, LSConv, MOHFE, attention on the coarsest level, feature pyramid."""
 
-    lsconv_levels: int = Field(1, ge=0)
+    lsconv_levels: int = Field(default=1, ge=0)
     """How many of the finest levels pass through a Linear-Snake Convolution."""
     mohfe: bool = True
     """Feed class and box heat embeddings into the encoder (HMPE, section 2)."""
-    heads: int = Field(8, ge=1)
+    heads: int = Field(default=8, ge=1)
     """Attention heads on the coarsest level."""
-    feedforward: int = Field(256, ge=1)
+    feedforward: int = Field(default=256, ge=1)
     """Hidden width of the attention block's feed-forward network."""
-    fusion_blocks: int = Field(1, ge=0)
+    fusion_blocks: int = Field(default=1, ge=0)
     """Residual blocks in each fusion of two pyramid levels."""
 
 
 class QueryConfig(Config):
     """How many queries an image gets (D3Q, section III-C) and what they are made of."""
 
-    k_min: int = Field(100, ge=1)
+    k_min: int = Field(default=100, ge=1)
     """Fewest queries of an image."""
-    k_max: int = Field(600, ge=1)
+    k_max: int = Field(default=600, ge=1)
     """Most queries of an image."""
-    t: float = Field(3.0, gt=0)
+    t: float = Field(default=3.0, gt=0)
     """Queries per estimated object."""
     hidq: bool = True
     """Add mixed-heat features to the queries (HMPE, section 3)."""
@@ -96,16 +99,16 @@ class QueryConfig(Config):
 class DecoderConfig(Config):
     """Deformable decoder."""
 
-    layers: int = Field(3, ge=1, le=8)
+    layers: int = Field(default=3, ge=1, le=8)
     """Decoder layers; each is supervised, so that any prefix of them can be exported."""
-    heads: int = Field(8, ge=1)
+    heads: int = Field(default=8, ge=1)
     """Heads of self-attention and of deformable attention."""
-    points: int = Field(4, ge=1)
+    points: int = Field(default=4, ge=1)
     """Sampling points per head and level."""
-    feedforward: int = Field(256, ge=1)
+    feedforward: int = Field(default=256, ge=1)
     """Hidden width of the feed-forward network."""
-    min_offset_cells: float = Field(1.0, ge=0)
-    """A sampling offset of one unit is never smaller than this many cells of its level."""
+    min_offset_cells: float = Field(default=1.0, ge=0)
+    """However tiny the box, the outermost point looks this many cells of its level away, before training bends it."""
 
 
 class DetectorConfig(Config):
@@ -114,10 +117,10 @@ class DetectorConfig(Config):
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names; the index is the label."""
     strides: tuple[int, ...] = (8, 16, 32)
-    """Feature levels in pixels a cell: three consecutive ones of 4, 8, 16, 32."""
-    width: int = Field(96, ge=8)
+    """Feature levels in pixels a cell: consecutive ones of 4, 8, 16, 32, finest first."""
+    width: int = Field(default=96, ge=8)
     """Channels of every level, of the queries and of the decoder."""
-    anchor_cells: float = Field(2.0, gt=0)
+    anchor_cells: float = Field(default=2.0, gt=0)
     """Side of a token's anchor box in cells of its level."""
     pixel_mean: tuple[float, float, float] = (105.0, 108.0, 105.0)
     """Subtracted from the picture, per channel, on the scale 0 to 255."""

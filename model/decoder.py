@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from model.boxes import refine
+from model.boxes import extent, refine
 from model.config import DetectorConfig
 from model.deformable_attention import DeformableAttention
-from model.heat import PRIOR_LOGIT
-from model.layers import MLP, SelfAttention
+from model.layers import MLP, SelfAttention, classifier
 from model.structures import Denoising, LayerPrediction
 
 BLOCKED = -1e4
@@ -24,14 +23,12 @@ class Decoder(nn.Module):
         self.embed_box = MLP(4, width, width)
         self.embed_label = nn.Embedding(num_classes, width)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(count))
-        self.classify = nn.ModuleList(nn.Linear(width, num_classes) for _ in range(count))
-        self.regress = nn.ModuleList(MLP(width, width, 4) for _ in range(count))
-        for classify, regress in zip(self.classify, self.regress, strict=True):
-            nn.init.constant_(classify.bias, PRIOR_LOGIT)  # type: ignore[arg-type]
-            nn.init.zeros_(regress[-1].weight)  # type: ignore[index]
-            nn.init.zeros_(regress[-1].bias)  # type: ignore[index]
+        self.classify = nn.ModuleList(classifier(width, num_classes) for _ in range(count))
+        self.regress = nn.ModuleList(MLP(width, width, 4, starts_at_zero=True) for _ in range(count))
 
-    def forward(self, queries: Tensor, reference_boxes: Tensor, memory: list[Tensor], bias: Tensor | None) -> list[LayerPrediction]:
+    def forward(
+        self, queries: Tensor, reference_boxes: Tensor, memory: list[Tensor], bias: Tensor | None
+    ) -> list[LayerPrediction]:
         """Decode.
 
         Args:
@@ -54,7 +51,7 @@ class Decoder(nn.Module):
     def _position(self, boxes: Tensor, finest: Tensor) -> Tensor:
         """Embed boxes in pixels, not in fractions: a crop and the whole image then mean the same."""
         h, w = finest.shape[-2:]
-        size = torch.stack([boxes.new_tensor(float(w)), boxes.new_tensor(float(h))]) * self.finest_stride
+        size = extent(w, h, like=boxes) * self.finest_stride
         centre = boxes[..., :2] * size / 128 - 1
         sides = (boxes[..., 2:] * size).clamp_min(0.5).log() - 2
         return self.embed_box(torch.cat([centre, sides], -1))
@@ -73,7 +70,9 @@ class DecoderLayer(nn.Module):
         self.feedforward = MLP(width, decoder.feedforward, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
-    def forward(self, queries: Tensor, position: Tensor, boxes: Tensor, memory: list[Tensor], bias: Tensor | None) -> Tensor:
+    def forward(
+        self, queries: Tensor, position: Tensor, boxes: Tensor, memory: list[Tensor], bias: Tensor | None
+    ) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         x = self.norms[0](queries + self.self_attention(queries + position, queries, bias))
         x = self.norms[1](x + self.cross_attention(x + position, boxes, memory))

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.boxes import extent
+
 
 class DeformableAttention(nn.Module):
     """Each query reads a few bilinear samples around its reference box from every level of the memory.
@@ -53,8 +55,7 @@ class DeformableAttention(nn.Module):
         samples = []
         for level, values in enumerate(memory):
             h, w = values.shape[-2:]
-            least = torch.tensor([1.0, 1.0], device=size.device) * 2 * self.min_offset_cells
-            reach = torch.maximum(size, least / torch.stack([least.new_tensor(float(w)), least.new_tensor(float(h))]))
+            reach = torch.maximum(size, 2 * self.min_offset_cells / extent(w, h, like=size))  # (B, Q, 2)
             points = centre + offsets[:, :, :, level] * (0.5 / self.points) * reach[:, :, None, None]
             grid = (2 * points - 1).transpose(1, 2).flatten(0, 1)  # (B * heads, Q, points, 2)
             values = values.unflatten(1, (self.heads, -1)).flatten(0, 1)  # (B * heads, D / heads, h, w)

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from model.layers import fill_bias
+
 PRIOR_LOGIT = -4.0
 """A sparse start: D3Q begins at the logit of 0.1, which over-counts empty images for long."""
 
@@ -12,7 +14,7 @@ class DensityHead(nn.Module):
     def __init__(self, width: int, hidden: int = 32) -> None:
         super().__init__()
         last = nn.Conv2d(hidden, 1, 1)
-        nn.init.constant_(last.bias, PRIOR_LOGIT)  # type: ignore[arg-type]
+        fill_bias(last, PRIOR_LOGIT)
         self.layers = nn.Sequential(nn.Conv2d(width, hidden, 3, padding=1), nn.ReLU(), last, nn.Sigmoid())
 
     def forward(self, finest: Tensor) -> Tensor:

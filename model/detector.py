@@ -15,6 +15,9 @@ from model.structures import Denoising, DetectorOutput, Encoded, LayerPrediction
 class Detector(nn.Module):
     """HMPE (Zeng, 2025) and D3Q (Ye et al., 2025) in one DETR."""
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
@@ -41,7 +44,8 @@ class Detector(nn.Module):
         encoded = self.encode(images)
         with torch.autocast(images.device.type, enabled=False):
             floor = None if true_counts is None else 1.5 * true_counts
-            counts = query_counts(encoded.count, self.config.query, floor)
+            # A count that is not a number must get as far as the loss, whose guard then skips the step.
+            counts = query_counts(encoded.count.nan_to_num(), self.config.query, floor)
             queries = self.propose(encoded, int(counts.max()), counts)
             layers = self.decode(encoded.memory, queries, denoising)
         noised = 0 if denoising is None else denoising.labels.shape[1]
@@ -51,7 +55,7 @@ class Detector(nn.Module):
 
     def encode(self, images: Tensor) -> Encoded:
         """(B, 3, H, W) uint8 to memory, heat and density, all in fp32 whatever autocast says."""
-        pixels = (images.float() - self.pixel_mean) / self.pixel_std  # type: ignore[operator]
+        pixels = (images.float() - self.pixel_mean) / self.pixel_std
         pyramid = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
         memory, heat, heat_embedding = self.encoder(pyramid)
         density = self.density_head(memory[0])
@@ -60,7 +64,7 @@ class Detector(nn.Module):
     def propose(self, encoded: Encoded, most: int, counts: Tensor) -> Queries:
         """The `most` best proposals (fewer if there are fewer tokens), of which counts (B,) are valid."""
         tokens = sum(h * w for h, w in encoded.shapes)
-        return self.select_queries(encoded, min(most, tokens), counts)
+        return self.select_queries(encoded, torch.sym_min(most, tokens), counts)  # a number, symbolic in an export
 
     def decode(
         self, memory: list[Tensor], queries: Queries, denoising: Denoising | None = None

@@ -5,10 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import HeatConfig
+from model.layers import PRIOR_LOGIT, fill_bias
 from model.structures import LevelHeat
-
-PRIOR_LOGIT = -4.6
-"""Every cell starts as background: sigmoid(-4.6) is 0.01."""
 
 
 class HeatEmbedding(nn.Module):
@@ -26,9 +24,9 @@ class HeatEmbedding(nn.Module):
         self.embed_class = nn.Conv2d(width + 1, width // 2, 1)
         self.embed_box = nn.Conv2d(width + 1, width // 2, 1)
         nn.init.normal_(self.classify.weight, std=0.05)
-        nn.init.constant_(self.classify.bias, PRIOR_LOGIT)  # type: ignore[arg-type]
+        fill_bias(self.classify, PRIOR_LOGIT)
         nn.init.normal_(self.regress.weight, std=0.01)
-        nn.init.zeros_(self.regress.bias)  # type: ignore[arg-type]
+        fill_bias(self.regress, 0.0)
 
     def forward(self, level: Tensor) -> tuple[LevelHeat, Tensor]:
         """Read the heat of a level.
@@ -39,7 +37,7 @@ class HeatEmbedding(nn.Module):
             The heat, and the embedding [E_class || E_bbox] (B, D, h, w).
         """
         logits, deltas = self.classify(level), self.regress(level)
-        by_class, of_class, of_box = self._maps(level.detach().float(), logits.detach().float(), deltas.detach().float())
+        by_class, of_class, of_box = self._maps(*(x.detach().float() for x in (level, logits, deltas)))
         share = self.balance.sigmoid()
         mixed = share * of_class + (1 - share) * of_box
         embedding = torch.cat(

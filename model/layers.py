@@ -4,16 +4,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PRIOR_LOGIT = -4.6
+"""Every cell and query starts as background: sigmoid(-4.6) is 0.01."""
+
 
 class ConvNorm(nn.Sequential):
-    """Convolution, batch norm, and SiLU unless told otherwise."""
+    """Convolution, batch norm, and SiLU unless told otherwise; `starts_at_zero` zeroes the norm's scale."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, activate: bool = True) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.SiLU() if activate else nn.Identity(),
-        )
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        activate: bool = True,
+        starts_at_zero: bool = False,
+    ) -> None:
+        convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        norm = nn.BatchNorm2d(outputs)
+        if starts_at_zero:
+            nn.init.zeros_(norm.weight)
+        super().__init__(convolution, norm, nn.SiLU() if activate else nn.Identity())
 
 
 class ResidualBlock(nn.Module):
@@ -29,10 +40,13 @@ class ResidualBlock(nn.Module):
 
 
 class MLP(nn.Sequential):
-    """Two linear layers with a ReLU between."""
+    """Two linear layers with a ReLU between; `starts_at_zero` zeroes the second."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
-        super().__init__(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+    def __init__(self, inputs: int, hidden: int, outputs: int, starts_at_zero: bool = False) -> None:
+        first, second = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
+        if starts_at_zero:
+            zero(second)
+        super().__init__(first, nn.ReLU(), second)
 
 
 class SelfAttention(nn.Module):
@@ -62,6 +76,26 @@ class SelfAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def zero(layer: nn.Linear | nn.Conv2d) -> None:
+    """Let a layer say nothing until it has learned something."""
+    nn.init.zeros_(layer.weight)
+    fill_bias(layer, 0.0)
+
+
+def fill_bias(layer: nn.Linear | nn.Conv2d, value: float) -> None:
+    """Set every entry of the bias. Raises ValueError for a layer that has none."""
+    if layer.bias is None:
+        raise ValueError(f"{layer} has no bias to set to {value}")
+    nn.init.constant_(layer.bias, value)
+
+
+def classifier(width: int, num_classes: int) -> nn.Linear:
+    """(..., width) to logits (..., num_classes) that start as background."""
+    layer = nn.Linear(width, num_classes)
+    fill_bias(layer, PRIOR_LOGIT)
+    return layer
 
 
 def sine_encoding(h: int, w: int, width: int, like: Tensor, temperature: float = 10_000.0) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers import ConvNorm
+from model.layers import ConvNorm, zero
 
 TAPS = 9
 
@@ -23,13 +23,11 @@ class LSConv(nn.Module):
         self.to_bends = nn.Conv2d(bottleneck, 2 * (TAPS - 1), 3, padding=1)
         self.snake_x = nn.Parameter(torch.randn(TAPS, bottleneck) / TAPS)
         self.snake_y = nn.Parameter(torch.randn(TAPS, bottleneck) / TAPS)
-        self.linear_x = nn.Conv2d(bottleneck, bottleneck, (1, TAPS), padding=(0, TAPS // 2), groups=bottleneck, bias=False)
-        self.linear_y = nn.Conv2d(bottleneck, bottleneck, (TAPS, 1), padding=(TAPS // 2, 0), groups=bottleneck, bias=False)
+        self.linear_x = depthwise(bottleneck, (1, TAPS))
+        self.linear_y = depthwise(bottleneck, (TAPS, 1))
         self.mix = nn.Parameter(torch.zeros(2))
-        self.expand = ConvNorm(bottleneck, channels, activate=False)
-        nn.init.zeros_(self.to_bends.weight)
-        nn.init.zeros_(self.to_bends.bias)  # type: ignore[arg-type]
-        nn.init.zeros_(self.expand[1].weight)
+        self.expand = ConvNorm(bottleneck, channels, activate=False, starts_at_zero=True)
+        zero(self.to_bends)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, h, w) to the same shape."""
@@ -42,6 +40,12 @@ class LSConv(nn.Module):
         snake_share, linear_share = self.mix.softmax(0)
         strips = self.expand(narrow + 2 * (snake_share * snake + linear_share * linear))
         return x + F.interpolate(strips, size=x.shape[-2:], mode="nearest")
+
+
+def depthwise(channels: int, kernel: tuple[int, int]) -> nn.Conv2d:
+    """A strip of taps per channel that keeps the size, with zeros outside the map."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels, bias=False)
 
 
 def accumulate(bends: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from model.boxes import anchors, refine
 from model.config import DetectorConfig, QueryConfig
-from model.heat import PRIOR_LOGIT
-from model.layers import MLP, tokens
+from model.layers import MLP, classifier, tokens, zero
 from model.structures import Encoded, Queries
 
 
@@ -34,16 +33,13 @@ class QuerySelection(nn.Module):
         width, num_classes = config.width, len(config.classes)
         self.anchor_cells = config.anchor_cells
         self.normalise = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
-        self.classify = nn.Linear(width, num_classes)
-        self.regress = MLP(width, width, 4)
+        self.classify = classifier(width, num_classes)
+        self.regress = MLP(width, width, 4, starts_at_zero=True)
         self.to_content = nn.Linear(width, width)
         self.from_heat = nn.Linear(width, width) if config.query.hidq else None  # W'_Q of HIDQ
         self.content_norm = nn.LayerNorm(width)
-        nn.init.constant_(self.classify.bias, PRIOR_LOGIT)
-        for zeroed in (self.regress[-1], self.from_heat):
-            if isinstance(zeroed, nn.Linear):
-                nn.init.zeros_(zeroed.weight)
-                nn.init.zeros_(zeroed.bias)
+        if self.from_heat is not None:
+            zero(self.from_heat)
 
     def forward(self, encoded: Encoded, most: int, counts: Tensor) -> Queries:
         """Select queries.

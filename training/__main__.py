@@ -4,12 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from model.checkpoint import load_detector
 from training.config import Recipe
 from training.data.synthetic import synthesize
-from training.loop import evaluate_on_val, fit
+from training.loop import best_device, evaluate_on_val, fit
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +39,7 @@ def main() -> None:
     arguments = parser().parse_args()
     try:
         run(arguments)
-    except (FileNotFoundError, FileExistsError, FloatingPointError, ValidationError, ValueError) as error:
+    except (OSError, FloatingPointError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; `fit --resume` goes on from the newest checkpoint")
@@ -55,7 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
             checkpoint = fit(arguments.recipe, out, arguments.resume, arguments.stop_after)
             print(f"checkpoint: {checkpoint}")
         case "evaluate":
-            metrics = evaluate_on_val(load_detector(arguments.checkpoint), Recipe.from_toml(arguments.recipe))
+            detector = load_detector(arguments.checkpoint).to(best_device())
+            metrics = evaluate_on_val(detector, Recipe.from_toml(arguments.recipe))
             print(metrics.table())
             if arguments.json:
                 arguments.json.write_text(metrics.to_json() + "\n", encoding="utf-8")

@@ -1,7 +1,9 @@
 """A recipe: one complete TOML file that says what is trained, on what, and how."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,8 +34,9 @@ class DataConfig(Config):
 
     train_images: Path
     train_annotations: Path
-    val_images: Path
-    val_annotations: Path
+    val_images: Path | None = None
+    """Pictures to evaluate on, with `val_annotations`; without the two, a run is not evaluated."""
+    val_annotations: Path | None = None
     classes: tuple[str, ...]
     """Classes to learn, in label order; a category of the annotations that is missing here is an error."""
     train_size: int = Field(gt=0)
@@ -42,6 +45,12 @@ class DataConfig(Config):
     """Side of the square canvas on which the model is evaluated; a multiple of the coarsest stride."""
     min_box_px: float = Field(ge=0)
     """Boxes with a side below this many pixels after resizing are dropped and counted."""
+
+    @model_validator(mode="after")
+    def check_val(self) -> Self:
+        if (self.val_images is None) != (self.val_annotations is None):
+            raise ValueError("val_images and val_annotations come together; one of them is missing")
+        return self
 
 
 class AugmentConfig(Config):
@@ -74,6 +83,12 @@ class AugmentConfig(Config):
     channel_shuffle: float = Field(ge=0, le=1)
     """Chance that the colour channels change places, as in false-colour pictures."""
 
+    @model_validator(mode="after")
+    def check_scale(self) -> Self:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale {self.scale} is no range of positive numbers")
+        return self
+
 
 class LossConfig(Config):
     """Weights of the terms; see training/losses.py for the terms."""
@@ -98,7 +113,7 @@ class DenoisingConfig(Config):
     """Contrastive denoising queries (DINO, section 3.3)."""
 
     queries: int = Field(ge=0)
-    """Denoising queries per image, about; 0 turns denoising off."""
+    """Positive denoising queries per image, about, with as many negative ones; 0 turns denoising off."""
     label_noise: float = Field(ge=0, le=1)
     """Chance that a denoising query carries a random label."""
     box_noise: float = Field(ge=0)
@@ -157,7 +172,7 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def check_sizes(self) -> Self:
-        stride = self.model.strides[-1]
+        stride = self.model.detector(self.data.classes).strides[-1]
         for name, size in (("augment.crop", self.augment.crop), ("data.val_size", self.data.val_size)):
             if size % stride:
                 raise ValueError(f"{name} {size} is not a multiple of the coarsest stride {stride}")
@@ -168,7 +183,25 @@ class Recipe(Config):
         """Read a recipe; relative paths in it are taken from the recipe's folder."""
         recipe = super().from_toml(path)
         folder = Path(path).resolve().parent
-        paths = ("train_images", "train_annotations", "val_images", "val_annotations")
-        data = recipe.data.model_copy(update={name: folder / getattr(recipe.data, name) for name in paths})
-        run = recipe.run.model_copy(update={"init": folder / recipe.run.init if recipe.run.init else None})
+        data, run = (_from_folder(section, folder) for section in (recipe.data, recipe.run))
         return recipe.model_copy(update={"data": data, "run": run})
+
+    def to_toml(self) -> str:
+        """The recipe as a file that says the same wherever it lies: paths are absolute, comments are gone."""
+        return "\n".join(_toml_lines("", self.model_dump(mode="json", exclude_none=True))).lstrip() + "\n"
+
+
+def _from_folder(section: DataConfig | RunConfig, folder: Path) -> DataConfig | RunConfig:
+    """The section with its relative paths taken from a folder."""
+    paths = {name: folder / value for name, value in section if isinstance(value, Path)}
+    return section.model_copy(update=paths)
+
+
+def _toml_lines(name: str, table: dict[str, Any]) -> Iterator[str]:
+    """A table: its values, which TOML writes as JSON does, then the tables in it."""
+    if name:
+        yield f"\n[{name}]"
+    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
+    yield from (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items() if key not in inner)
+    for key, value in inner.items():
+        yield from _toml_lines(f"{name}.{key}" if name else key, value)

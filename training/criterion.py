@@ -31,6 +31,12 @@ class Loss:
     total: Tensor
     terms: dict[str, Tensor]
 
+    def figures(self) -> dict[str, float]:
+        """The sum and its terms as plain numbers, named for the journal."""
+        names = ["loss", *(f"loss/{name}" for name in self.terms)]
+        values = torch.stack([self.total, *self.terms.values()]).detach().tolist()
+        return dict(zip(names, values, strict=True))
+
 
 class SetCriterion:
     """Proposals, decoder layers and denoising as sets; the dense head and the density as maps."""

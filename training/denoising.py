@@ -31,6 +31,8 @@ def make_denoising(targets: Targets, num_classes: int, config: DenoisingConfig) 
     """Noise the ground truth, in groups of one positive and one negative copy of each object.
 
     Positives move by up to `box_noise` sides, negatives by one to two times that. None if there is nothing to noise.
+    A picture with fewer objects than the fullest is padded with copies of a box in its middle; as in DINO, they are
+    seen within their group, but weigh nothing.
     """
     objects = int(targets.counts.max())
     if config.queries == 0 or objects == 0:

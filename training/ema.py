@@ -8,7 +8,10 @@ from model.detector import Detector
 
 
 class AveragedDetector:
-    """Exponential moving average of a detector; batch-norm statistics are taken as they are."""
+    """Exponential moving average of a detector's weights, and of the batch-norm statistics that belong to them.
+
+    The statistics of the latest weights do not fit the average of many: early in a run they cost points of AP.
+    """
 
     def __init__(self, detector: Detector, decay: float) -> None:
         self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
@@ -18,6 +21,9 @@ class AveragedDetector:
     def update(self, detector: Detector, step: int) -> None:
         """Move towards the detector's weights; faster in the first steps, when the average is still of noise."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.detector.parameters()), list(detector.parameters()), 1 - decay)
-        for average, current in zip(self.detector.buffers(), detector.buffers(), strict=True):
-            average.copy_(current)
+        current = detector.state_dict()
+        for name, average in self.detector.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(current[name], 1 - decay)
+            else:  # how many batches a norm has seen
+                average.copy_(current[name])

@@ -10,7 +10,9 @@ SMALLEST_SIDE = 1e-4
 """Fraction of the image below which a side is not told apart in a logarithm."""
 
 
-def matchability_aware_loss(logits: Tensor, labels: Tensor, quality: Tensor, weight: Tensor, gamma: float = 1.5) -> Tensor:
+def matchability_aware_loss(
+    logits: Tensor, labels: Tensor, quality: Tensor, weight: Tensor, gamma: float = 1.5
+) -> Tensor:
     """MAL (DEIM, Huang et al., 2025): a positive should score its overlap^gamma, a negative costs its score^gamma.
 
     Args:
@@ -27,7 +29,9 @@ def matchability_aware_loss(logits: Tensor, labels: Tensor, quality: Tensor, wei
 
 
 def dense_quality_loss(logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
-    """Quality focal loss for the dense head: a cell should give its assigned quality, the rest nothing.
+    """Quality focal loss (Li et al., 2020), gentler: a cell should give its assigned quality, the rest nothing.
+
+    BCE(p, q) * max(|q - p|, 0.1) for the label of a cell that has one, and BCE(p, 0) * 0.75 p^2 for all others.
 
     Args:
         logits: (M, C).

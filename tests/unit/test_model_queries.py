@@ -1,0 +1,80 @@
+"""How many proposals become queries, and which."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.boxes import anchors
+from model.config import QueryConfig
+from model.detector import Detector
+from model.queries import query_counts
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0.0, 4), (1.0, 4), (2.49, 5), (3.25, 6), (3.75, 8), (9.0, 18), (10.0, 20), (1e6, 20)]
+)
+def test_the_number_of_queries_is_rounded_half_to_even_and_clamped(count: float, expected: int) -> None:
+    assert query_counts(torch.tensor([count]), QueryConfig(k_min=4, k_max=20, t=2.0)).tolist() == [expected]
+
+
+def test_each_image_has_its_own_number_of_queries() -> None:
+    assert query_counts(torch.tensor([2.0, 5.0, 0.0]), QueryConfig(k_min=3, k_max=12, t=3.0)).tolist() == [6, 12, 3]
+
+
+def test_true_counts_raise_the_number_of_queries_but_not_above_the_most() -> None:
+    config = QueryConfig(k_min=1, k_max=12, t=1.0)
+    counts = query_counts(torch.tensor([2.0, 2.0, 6.0]), config, at_least=torch.tensor([4.5, 100.0, 1.5]))
+    assert counts.tolist() == [4, 12, 6]
+
+
+def test_no_gradient_flows_through_the_number_of_queries() -> None:
+    assert not query_counts(torch.ones(1, requires_grad=True), QueryConfig()).requires_grad
+
+
+@torch.no_grad()
+def test_queries_are_the_best_proposals_sorted_by_score(
+    tiny_detector: Detector, pictures: Callable[..., Tensor]
+) -> None:
+    encoded = tiny_detector.encode(pictures(2))
+    everything = tiny_detector.propose(encoded, 10_000, torch.tensor([5, 5]))
+    best = tiny_detector.propose(encoded, 7, torch.tensor([5, 7]))
+    scores = everything.logits.amax(-1)
+    assert everything.logits.shape[1] == sum(h * w for h, w in encoded.shapes)  # no more than there are tokens
+    assert (scores.diff(dim=1) <= 0).all()
+    assert torch.equal(best.logits, everything.logits[:, :7])
+    assert best.valid.tolist() == [[True] * 5 + [False] * 2, [True] * 7]
+
+
+def test_reference_boxes_start_as_anchors(pictures: Callable[..., Tensor], tiny_detector: Detector) -> None:
+    fresh = Detector(tiny_detector.config).eval()
+    with torch.no_grad():
+        encoded = fresh.encode(pictures(1))
+        boxes = fresh.propose(encoded, 5, torch.tensor([5])).reference_boxes[0]
+    known = anchors(encoded.shapes, tiny_detector.config.anchor_cells, like=boxes)[0]
+    assert (torch.cdist(boxes, known).amin(1) < 1e-6).all()
+
+
+@torch.no_grad()
+def test_queries_beyond_the_count_are_masked(tiny_detector: Detector, pictures: Callable[..., Tensor]) -> None:
+    encoded = tiny_detector.encode(pictures(2))
+    queries = tiny_detector.propose(encoded, 12, torch.tensor([4, 12]))
+    features, boxes = queries.features.clone(), queries.reference_boxes.clone()
+    features[0, 4:], boxes[0, 4:] = torch.randn(8, features.shape[2]) * 100, torch.rand(8, 4)
+    changed = replace(queries, features=features, reference_boxes=boxes)
+    for before, after in zip(
+        tiny_detector.decode(encoded.memory, queries), tiny_detector.decode(encoded.memory, changed), strict=True
+    ):
+        assert not torch.equal(before.boxes[0, 4:], after.boxes[0, 4:])
+        assert torch.equal(before.boxes[queries.valid], after.boxes[queries.valid])
+        assert torch.equal(before.logits[queries.valid], after.logits[queries.valid])
+
+
+@torch.no_grad()
+def test_unmasked_queries_do_see_each_other(tiny_detector: Detector, pictures: Callable[..., Tensor]) -> None:
+    encoded = tiny_detector.encode(pictures(1))
+    alone = tiny_detector.decode(encoded.memory, tiny_detector.propose(encoded, 12, torch.tensor([4])))[-1]
+    together = tiny_detector.decode(encoded.memory, tiny_detector.propose(encoded, 12, torch.tensor([12])))[-1]
+    assert not torch.allclose(alone.logits[0, :4], together.logits[0, :4])

@@ -1,0 +1,178 @@
+"""Checkpoints that survive crashes, and a journal without repetitions."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.config import DetectorConfig
+from model.detector import Detector
+from training.config import OptimizerConfig
+from training.ema import AveragedDetector
+from training.optimizer import make_optimizer
+from training.tracking import PARTIAL, STATE, Journal, RunFolder, restore
+
+CONFIG = OptimizerConfig(
+    learning_rate=0.1, weight_decay=0.01, clip_norm=1, warmup_steps=0, flat=1, final=1, ema_decay=0.9
+)
+Parts = tuple[Detector, AveragedDetector, torch.optim.AdamW]
+
+
+def parts_of(config: DetectorConfig, seed: int) -> Parts:
+    """A fresh detector with its average and an optimizer that has made one step."""
+    torch.manual_seed(seed)
+    detector = Detector(config).train()
+    average, optimizer = AveragedDetector(detector, 0.9), make_optimizer(detector, CONFIG)
+    for parameter in detector.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    average.update(detector, 0)
+    return detector, average, optimizer
+
+
+@pytest.fixture
+def parts(tiny_detector: Detector) -> Parts:
+    return parts_of(tiny_detector.config, seed=1)
+
+
+def test_a_restored_run_is_the_saved_one_to_the_last_bit(tmp_path: Path, parts: Parts) -> None:
+    detector, average, optimizer = parts
+    checkpoint = RunFolder(tmp_path).save(7, *parts)
+    drawn = torch.rand(3)
+    other, other_average, other_optimizer = parts_of(detector.config, seed=2)
+    assert restore(checkpoint, other, other_average, other_optimizer) == 7
+    assert torch.equal(torch.rand(3), drawn)
+    for one, two in ((detector, other), (average.detector, other_average.detector)):
+        theirs = two.state_dict()
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items())
+    for one, two in zip(detector.parameters(), other.parameters(), strict=True):
+        ours, theirs = optimizer.state[one], other_optimizer.state[two]
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[slot], theirs[slot]) for slot in ours)
+
+
+def test_optimizer_slots_come_back_in_the_layout_of_their_parameter(tmp_path: Path, parts: Parts) -> None:
+    checkpoint = RunFolder(tmp_path).save(1, *parts)
+    detector, average, optimizer = parts_of(parts[0].config, seed=2)
+    weight = detector.backbone.stem[0].weight
+    assert isinstance(weight, torch.nn.Parameter)
+    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    restore(checkpoint, detector, average, optimizer)
+    assert optimizer.state[weight]["exp_avg"].stride() == weight.stride()
+
+
+def test_the_newest_checkpoint_is_the_one_with_most_steps(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.latest() is None
+    for step in (5, 999_999, 1_000_000):
+        (folder.checkpoints / f"step-{step:06d}").mkdir()
+    latest = folder.latest()
+    assert latest is not None
+    assert latest.name == "step-1000000"
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path: Path, parts: Parts) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (1, 2, 3):
+        folder.save(step, *parts)
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step-000002", "step-000003"]
+
+
+def test_a_checkpoint_that_was_being_written_is_passed_over_and_cleared_away(tmp_path: Path, parts: Parts) -> None:
+    folder = RunFolder(tmp_path)
+    whole = folder.save(1, *parts)
+    broken = folder.checkpoints / f"step-000002{PARTIAL}"
+    shutil.copytree(whole, broken)
+    (broken / STATE).write_bytes(b"cut short")
+    assert folder.latest() == whole
+    folder.save(2, *parts)
+    assert not broken.exists()
+
+
+def test_a_checkpoint_is_no_checkpoint_until_all_of_it_is_written(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = RunFolder(tmp_path)
+    before = folder.save(1, *parts)
+    monkeypatch.setattr("training.tracking._state", crash)
+    with pytest.raises(KeyboardInterrupt):
+        folder.save(2, *parts)
+    assert folder.latest() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 32}, "width: 16 in the run, 32 in the recipe"),
+        ({"classes": ("plane", "boat")}, r"classes: \('plane', 'ship', 'tank'\) in the run, \('plane', 'boat'\)"),
+        ({"heat": {"tau": 0.5}}, "heat.tau: 0.25 in the run, 0.5 in the recipe"),
+    ],
+)
+def test_another_model_cannot_take_over_a_run(
+    tmp_path: Path, parts: Parts, changes: dict[str, object], message: str
+) -> None:
+    checkpoint = RunFolder(tmp_path).save(1, *parts)
+    other = parts_of(DetectorConfig.model_validate(parts[0].config.model_dump() | changes), seed=1)
+    with pytest.raises(ValueError, match=message):
+        restore(checkpoint, *other)
+
+
+def test_a_checkpoint_without_training_state_cannot_be_resumed(tmp_path: Path, parts: Parts) -> None:
+    checkpoint = RunFolder(tmp_path).save(1, *parts)
+    (checkpoint / STATE).unlink()
+    with pytest.raises(FileNotFoundError, match="the run cannot be resumed"):
+        restore(checkpoint, *parts)
+
+
+@pytest.mark.parametrize("name", [STATE, "model.safetensors"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, parts: Parts, name: str) -> None:
+    path = RunFolder(tmp_path).save(1, *parts) / name
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=rf"step-000001/{name} is damaged"):
+        restore(path.parent, *parts)
+
+
+def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path, parts: Parts) -> None:
+    files = sorted(RunFolder(tmp_path).save(1, *parts).iterdir())
+    assert [file.name for file in files] == ["config.json", "model.safetensors", STATE]
+    json.loads(files[0].read_text(encoding="utf-8"))
+    for file in files[1:]:  # eight bytes of length, then JSON, then plain numbers
+        data = file.read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        assert header
+
+
+def lines(path: Path) -> list[dict[str, float | None]]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_journal_goes_on_where_the_checkpoint_was(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    for step in (1, 2, 3):
+        journal.write(step, {"loss": 10.0 + step})
+    journal.close()
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as log:
+        log.write('{"step": 2, "lo')  # killed while writing
+    journal = Journal(tmp_path, 2)
+    journal.write(3, {"loss": 0.5})
+    journal.close()
+    assert lines(tmp_path) == [{"step": 1, "loss": 11.0}, {"step": 2, "loss": 12.0}, {"step": 3, "loss": 0.5}]
+
+
+def test_a_figure_that_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    journal.write(1, {"loss": float("nan"), "norm": 1.0})
+    journal.close()
+    assert lines(tmp_path) == [{"step": 1, "loss": None, "norm": 1.0}]
+
+
+def test_the_journal_writes_curves_for_tensorboard(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    journal.write(1, {"loss": 1.0})
+    journal.close()
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
