@@ -77,9 +77,7 @@ def test_every_requirement_is_pinned_and_hashed(name: str) -> None:
     entries = text.splitlines()
     assert entries
     for entry in entries:
-        assert re.fullmatch(r"[\w.\[\],-]+==[\w.+!]+( ; [^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+", entry), (
-            entry
-        )
+        assert re.fullmatch(r"[\w.\[\],-]+==[\w.+!]+( ; [^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+", entry), entry
 
 
 def test_there_is_no_requirements_file_beyond_the_checked_ones() -> None:
@@ -142,9 +140,7 @@ def test_exactly_the_four_stages_are_packaged(project: dict[str, Any]) -> None:
         ("service", {"model", "training", "export", "torch", "torchvision"}),
     ],
 )
-def test_an_import_contract_guards_each_stage(
-    project: dict[str, Any], stage: str, forbidden: set[str]
-) -> None:
+def test_an_import_contract_guards_each_stage(project: dict[str, Any], stage: str, forbidden: set[str]) -> None:
     contracts = project["tool"]["importlinter"]["contracts"]
     contract = next(contract for contract in contracts if contract["source_modules"] == [stage])
     assert contract["type"] == "forbidden"
@@ -163,9 +159,7 @@ def test_no_two_test_files_have_the_same_name() -> None:
 
 def test_no_stage_can_unpickle() -> None:
     modules = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-    calls = re.compile(
-        r"\btorch\.(load|jit\.load|package)\b|allow_pickle\s*=\s*True|weights_only\s*=\s*False"
-    )
+    calls = re.compile(r"\btorch\.(load|jit\.load|package)\b|allow_pickle\s*=\s*True|weights_only\s*=\s*False")
     for path, source in stage_sources():
         assert not modules & {module.partition(".")[0] for module in imported_modules(source)}, path
         assert not calls.search(source), path
