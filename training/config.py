@@ -24,6 +24,14 @@ class ModelConfig(Config):
     query: QueryConfig
     decoder: DecoderConfig
 
+    @model_validator(mode="after")
+    def check_complete(self) -> Self:
+        for name in type(self).model_fields:
+            table = getattr(self, name)
+            if isinstance(table, Config) and (missing := set(type(table).model_fields) - table.model_fields_set):
+                raise ValueError(f"a recipe is complete, but [model.{name}] lacks {', '.join(sorted(missing))}")
+        return self
+
     def detector(self, classes: tuple[str, ...]) -> DetectorConfig:
         """The detector's configuration for these classes."""
         return DetectorConfig(classes=classes, **{name: getattr(self, name) for name in type(self).model_fields})

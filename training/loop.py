@@ -22,7 +22,7 @@ from training.denoising import make_denoising
 from training.ema import AveragedDetector
 from training.evaluate import Metrics, evaluate
 from training.optimizer import learning_rate, make_optimizer
-from training.tracking import Journal, RunFolder, restore
+from training.tracking import Journal, RunFolder, changes, restore
 
 MOST_SKIPPED = 20
 """Steps without a finite loss, one after the other, after which a run gives up."""
@@ -51,6 +51,8 @@ class Trainer:
         own = self.detector.state_dict()
         weights = read_weights(checkpoint)
         fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
+        if not fitting:
+            raise ValueError(f"no weight of {checkpoint} fits this model; set run.init to one of a related model")
         self.detector.load_state_dict(fitting, strict=False)
         self.average = AveragedDetector(self.detector, self.recipe.optimizer.ema_decay)
         tqdm.write(f"started from {checkpoint}: {len(fitting)} of {len(own)} tensors fit")
@@ -128,6 +130,7 @@ def fit(recipe_path: Path, out: Path, resume: bool = False, stop_after: int | No
     pictures, val_pictures = train_set(recipe), val_set(recipe)
     trainer, first = Trainer(recipe), 0
     if checkpoint is not None:
+        check_same_batches(Recipe.from_toml(out / "recipe.toml"), recipe)
         first = trainer.restore(checkpoint)
     elif recipe.run.init is not None:
         trainer.start_from(recipe.run.init)
@@ -138,6 +141,15 @@ def fit(recipe_path: Path, out: Path, resume: bool = False, stop_after: int | No
     (out / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
     with closing(Journal(out, first)) as journal:
         return _run(trainer, pictures, val_pictures, folder, journal, range(first, last))
+
+
+def check_same_batches(before: Recipe, after: Recipe) -> None:
+    """Say what a resumed run changes; raise ValueError if it could not tell which pictures it has already seen."""
+    differences = list(changes(before, after))
+    if refused := [line for line in differences if line.startswith(("run.seed:", "run.batch_size:"))]:
+        raise ValueError(f"a run cannot be resumed with {'; '.join(refused)}; begin another one (--out)")
+    for line in differences:
+        tqdm.write(f"resumed with a change, {line}")
 
 
 def _run(

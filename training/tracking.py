@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from model.checkpoint import read_config, read_weights, save_detector
-from model.config import DetectorConfig
+from model.config import Config
 from model.detector import Detector
 from training.ema import AveragedDetector
 
@@ -71,10 +71,10 @@ def restore(checkpoint: Path, detector: Detector, average: AveragedDetector, opt
         FileNotFoundError: a file of the checkpoint is missing.
         ValueError: a file is damaged, or the checkpoint is of a detector with another configuration.
     """
-    changes = list(_changes(read_config(checkpoint), detector.config))
-    if changes:
+    differences = list(changes(read_config(checkpoint), detector.config))
+    if differences:
         raise ValueError(
-            f"{checkpoint} cannot be resumed with this recipe: {'; '.join(changes)}. "
+            f"{checkpoint} cannot be resumed with this recipe: {'; '.join(differences)}. "
             "Undo the change, or begin another run (--out) with run.init set to this checkpoint"
         )
     average.detector.load_state_dict(read_weights(checkpoint))
@@ -90,7 +90,7 @@ def restore(checkpoint: Path, detector: Detector, average: AveragedDetector, opt
     return steps_done(checkpoint)
 
 
-def _changes(before: DetectorConfig, after: DetectorConfig) -> Iterator[str]:
+def changes(before: Config, after: Config) -> Iterator[str]:
     """Every field that differs, as "name: value in the run, value in the recipe"."""
     was, now = (dict(_flat(config.model_dump())) for config in (before, after))
     yield from (f"{name}: {was[name]} in the run, {now[name]} in the recipe" for name in was if was[name] != now[name])

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,6 +19,7 @@ import training
 from training.loop import fit
 
 SIDE, PICTURES, STEPS = 128, 8, 260
+READY_SECONDS = 60
 CLASSES = ("vehicle", "storage tank")
 OVERRIDES = {
     "strides": [4, 8, 16],
@@ -121,12 +123,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     subprocess.run([*export, "--size", str(SIDE), "--images", str(folder / "images")], check=True)
     command = [sys.executable, "-m", "service", "serve", "--port", "0", "--models", str(folder / "models")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        watchdog = threading.Timer(READY_SECONDS, process.kill)  # a service that is never ready prints no address
+        watchdog.start()
         try:
             assert process.stdout is not None
             address = next(line for line in process.stdout if "/docs" in line).split()[-1].removesuffix("/docs")
+            watchdog.cancel()
             with httpx.Client(base_url=address, timeout=30) as client:
                 yield Server(client, pictures, boxes, labels)
         finally:
+            watchdog.cancel()
             process.terminate()
 
 

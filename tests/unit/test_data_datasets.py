@@ -215,3 +215,11 @@ def test_grey_and_transparent_pictures_become_rgb(images: Path, tmp_path: Path) 
     image = load(images, write_coco(tmp_path, {"grey.png": []}))[0].image
     assert image.shape == (20, 40, 3)
     assert np.unique(image).tolist() == [77]
+
+
+def test_preloading_stops_when_the_budget_is_spent(images: Path, tmp_path: Path) -> None:
+    annotations = write_coco(tmp_path, {"a.jpg": [], "b.jpg": [], "c.jpg": []})
+    dataset = CocoDataset(images, annotations, CLASSES, size=None, cache_bytes=1)
+    (images / "b.jpg").unlink()  # reading it would fail
+    dataset.preload()
+    assert len(dataset) == 3

@@ -85,3 +85,11 @@ def test_a_written_recipe_says_the_same_from_anywhere(tmp_path: Path) -> None:
     copy = tmp_path / "copy.toml"
     copy.write_text(recipe.to_toml(), encoding="utf-8")
     assert Recipe.from_toml(copy) == recipe
+
+
+@pytest.mark.parametrize(("table", "key"), [("heat", "tau"), ("query", "k_min"), ("backbone", "blocks")])
+def test_a_recipe_whose_model_leaves_a_key_to_a_default_is_refused(table: str, key: str) -> None:
+    recipe = nano()
+    del recipe["model"][table][key]
+    with pytest.raises(ValidationError, match=rf"\[model.{table}\] lacks {key}"):
+        Recipe.model_validate(recipe)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import training
@@ -293,3 +293,19 @@ def test_a_mistake_on_the_command_line_ends_in_one_line(
     with pytest.raises(SystemExit, match=message) as caught:
         main()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"seed": 7}, {"batch_size": 3}])
+def test_a_run_is_not_resumed_with_other_batches(data: Path, tmp_path: Path, change: dict[str, int]) -> None:
+    out = tmp_path / "run"
+    fit(write(tiny_recipe(data), tmp_path / "recipe.toml"), out, stop_after=1)
+    with pytest.raises(ValueError, match=f"run.{next(iter(change))}: .* in the run"):
+        fit(write(tiny_recipe(data, **change), tmp_path / "other.toml"), out, resume=True)
+
+
+def test_a_start_from_weights_that_do_not_fit_at_all_is_refused(data: Path, tmp_path: Path) -> None:
+    checkpoint = fit(write(tiny_recipe(data), tmp_path / "recipe.toml"), tmp_path / "run", stop_after=1)
+    save_file({"another.weight": torch.zeros(1)}, checkpoint / "model.safetensors")
+    recipe = write(tiny_recipe(data, init=checkpoint), tmp_path / "other.toml")
+    with pytest.raises(ValueError, match=r"no weight of .* fits this model"):
+        fit(recipe, tmp_path / "other")

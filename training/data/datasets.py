@@ -83,9 +83,8 @@ class CocoDataset:
     def preload(self) -> None:
         """Fill the cache now, so that worker processes forked later share it."""
         for index in range(len(self)):
-            if self._cache_left <= 0:
-                return
-            self._image(index)
+            if self._image(index) is not None and index not in self._cache:
+                return  # the budget is spent
 
     def _add(self, entry: Entry, images: Path, min_box_px: float) -> None:
         """Check one picture's header and take over its boxes; skip it with a warning if it is corrupt."""
