@@ -17,7 +17,12 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--out", type=Path, required=True, metavar="FOLDER/NAME/VERSION", help="must not exist yet")
     root.add_argument("--decoder-layers", type=int, metavar="N", help="decoder layers to keep (default: 3, or all)")
     root.add_argument("--size", type=int, default=640, help="side of the input canvas in pixels (default: %(default)s)")
-    root.add_argument("--images", type=Path, metavar="FOLDER", help=f"compare on up to {MOST_PICTURES} pictures of it")
+    root.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER|COCO.json",
+        help=f"compare on up to {MOST_PICTURES} of these pictures; a COCO file has them in images/ beside it",
+    )
     root.add_argument("--card", type=Path, metavar="FILE", help="TOML with data, licences and post-processing defaults")
     root.add_argument("--threshold", type=float, help="score of a detection (default: the card's, or 0.3)")
     root.add_argument("--nms-iou", type=_nms_iou, metavar="IOU|off", help="(default: the card's, or 0.8)")

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxslim
 import torch
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 from torch import nn
 from torch.export import Dim
 
 from export.graphs import DecoderGraph, DetectorGraph, EncoderGraph, decoder_inputs, encoder_outputs
+from export.packing import pack_kernels
 from model.detector import Detector
 
 OPSET = 18
-MIN_HALVED = 1024
-"""Smaller kernels stay as they are: they weigh nothing."""
 FORBIDDEN_TYPES: dict[int, str] = {TensorProto.DOUBLE: "float64", TensorProto.COMPLEX128: "complex128"}
 
 
@@ -36,8 +34,8 @@ class GraphSpec:
     """Per argument: axis to dimension."""
     inputs: list[str]
     outputs: list[str]
-    half_kernels: bool = False
-    """Keep convolution kernels in 16 bits inside the file; the graph still computes in float32."""
+    packed: bool = False
+    """Store convolution kernels in 16 bits, see `pack_kernels`."""
 
 
 def graph_specs(detector: Detector) -> list[GraphSpec]:
@@ -72,7 +70,7 @@ def graph_specs(detector: Detector) -> list[GraphSpec]:
             (canvas_shape,),
             ["images"],
             ["boxes", "scores", "labels"],
-            half_kernels=True,
+            packed=True,
         ),
     ]
 
@@ -87,8 +85,8 @@ def write_graph(spec: GraphSpec, folder: Path, metadata: dict[str, str | list[st
     """
     model = onnxslim.slim(_export(spec))
     assert isinstance(model, ModelProto)  # a file name or None only where a file is asked for
-    if spec.half_kernels:
-        halve_kernels(model.graph)
+    if spec.packed:
+        pack_kernels(model.graph)
     _strip(model)
     model.producer_name = "heatquery"
     helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
@@ -116,24 +114,6 @@ def _export(spec: GraphSpec) -> ModelProto:
 def _times(scale: int, dim: Dim) -> Dim:
     """A dimension that is `scale` times another; the exporter refuses a factor of one."""
     return dim if scale == 1 else scale * dim
-
-
-def halve_kernels(graph: GraphProto) -> None:
-    """Store large convolution kernels as float16 and widen them when the file is loaded, in place.
-
-    A runtime folds the casts away, so the graph computes as before, with kernels rounded to 11 bits.
-    """
-    kernels = {node.input[1] for node in graph.node if node.op_type == "Conv"}
-    casts = []
-    for tensor in graph.initializer:
-        if tensor.name not in kernels or tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < MIN_HALVED:
-            continue
-        stored, name = f"{tensor.name}_half", tensor.name
-        casts.append(helper.make_node("Cast", [stored], [name], name=f"widen_{name}", to=TensorProto.FLOAT))
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), stored))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 def _strip(model: ModelProto) -> None:

@@ -1,5 +1,6 @@
 """Pictures to compare runtimes on, laid on the model's canvas as the service does it."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -14,20 +15,33 @@ Canvas = NDArray[np.uint8]
 Kind = Literal["real", "synthetic"]
 
 
-def real_canvases(folder: Path, size: int, pad_value: int, most: int) -> list[Canvas]:
-    """Up to `most` pictures, spread evenly over the sorted names of a folder.
+def real_canvases(source: Path, size: int, pad_value: int, most: int) -> list[Canvas]:
+    """Up to `most` pictures, spread evenly over those of a source, see `picture_paths`.
 
     Raises:
-        NotADirectoryError: there is no such folder.
-        ValueError: it has no pictures, or one of those taken cannot be read.
+        FileNotFoundError, ValueError: there are no pictures, or one of those taken cannot be read.
     """
-    if not folder.is_dir():
-        raise NotADirectoryError(f"--images {folder} is no folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise ValueError(f"--images {folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    paths = picture_paths(source)
     chosen = sorted({round(i) for i in np.linspace(0, len(paths) - 1, min(most, len(paths)))})
-    return [_read(paths[i], size, pad_value) for i in chosen]
+    return [read_canvas(paths[i], size, pad_value) for i in chosen]
+
+
+def picture_paths(source: Path) -> list[Path]:
+    """The pictures of a folder, or those that a COCO file names, which lie in `images/` beside it; sorted.
+
+    Raises:
+        FileNotFoundError, ValueError: there are none.
+    """
+    if source.is_dir():
+        paths = [path for path in source.iterdir() if path.suffix.lower() in SUFFIXES]
+    elif source.suffix == ".json":
+        entries = json.loads(source.read_text(encoding="utf-8")).get("images", [])
+        paths = [source.parent / "images" / entry["file_name"] for entry in entries]
+    else:
+        raise FileNotFoundError(f"--images {source} is neither a folder nor a COCO file (.json)")
+    if not paths:
+        raise ValueError(f"--images {source} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    return sorted(paths)
 
 
 def synthetic_canvases(size: int, pad_value: int, count: int) -> list[Canvas]:
@@ -56,10 +70,10 @@ def letterbox(picture: Image.Image, size: int, pad_value: int) -> Canvas:
     return np.ascontiguousarray(canvas.transpose(2, 0, 1))  # (S, S, 3) -> (3, S, S)
 
 
-def _read(path: Path, size: int, pad_value: int) -> Canvas:
+def read_canvas(path: Path, size: int, pad_value: int) -> Canvas:
+    """Read a picture, turned as its EXIF says, and lay it on the canvas. Raises ValueError if it is damaged."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            return letterbox(upright.convert("RGB"), size, pad_value)
+            return letterbox(ImageOps.exif_transpose(image).convert("RGB"), size, pad_value)
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
         raise ValueError(f"{path} cannot be read as a picture ({error}); take it out of --images") from error

@@ -37,10 +37,10 @@ def release(
         card: what the manifest says of data, licences and post-processing.
         size: side of the input canvas in pixels, a multiple of the coarsest stride.
         decoder_layers: see `cut_decoder`.
-        images: folder of pictures to compare on; drawn ones stand in without it.
+        images: pictures to compare on, see `picture_paths`; drawn ones stand in without it.
         tolerance: how far the graphs may differ from torch.
     Raises:
-        FileNotFoundError, FileExistsError, NotADirectoryError, ValueError: the input is not usable.
+        FileNotFoundError, FileExistsError, ValueError: the input is not usable.
         ParityError: the graphs differ from the model.
     """
     name, version = name_and_version(out)
