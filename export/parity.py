@@ -160,6 +160,11 @@ class Comparison:
         ]
         if not self.count_error <= RELATIVE_COUNT:
             found.append(f"count differs by {self.count_error:.3g} of itself (tolerance {RELATIVE_COUNT:g})")
+        if not self.detections:
+            found.append(
+                f"no detection above {self.tolerance.threshold:g} on these pictures, so nothing was compared; "
+                "choose --images with objects that the model knows"
+            )
         unmatched = {road: result.unmatched for road, result in self.roads.items() if result.unmatched}
         return found + [f"{road}: {number} detections without partner" for road, number in unmatched.items()]
 

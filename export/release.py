@@ -27,7 +27,6 @@ def release(
     size: int = 640,
     decoder_layers: int | None = None,
     images: Path | None = None,
-    tolerance: Tolerance | None = None,
 ) -> Report:
     """Write the three graphs, `model.json` and `parity.json`, all or nothing.
 
@@ -38,7 +37,6 @@ def release(
         size: side of the input canvas in pixels, a multiple of the coarsest stride.
         decoder_layers: see `cut_decoder`.
         images: pictures to compare on, see `picture_paths`; drawn ones stand in without it.
-        tolerance: how far the graphs may differ from torch.
     Raises:
         FileNotFoundError, FileExistsError, ValueError: the input is not usable.
         ParityError: the graphs differ from the model.
@@ -64,7 +62,7 @@ def release(
         files = {spec.file: FileSpec.of(folder / spec.file) for spec in specs}
         hashes = {file: measured.sha256 for file, measured in files.items()}
         graphs = Graphs(folder, detector.config.query, len(detector.config.strides))
-        report = compare(detector, graphs, canvases, kind, hashes, tolerance or Tolerance(), bar.update)
+        report = compare(detector, graphs, canvases, kind, hashes, Tolerance(), bar.update)
         if not report.passed:
             raise ParityError(f"parity failed, so nothing was written: {'; '.join(report.failures)}")
         _write(folder / "parity.json", report)

@@ -206,6 +206,13 @@ def test_a_failed_comparison_writes_nothing(exported, tmp_path, monkeypatch) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_comparison_on_pictures_without_detections_fails(exported, canvases) -> None:
+    unreachable = Tolerance(threshold=1.0)
+    report = compare(exported.detector, exported.graphs, [canvases[0]], "synthetic", {}, unreachable, lambda: None)
+    assert not report.passed
+    assert "no detection above 1" in report.failures[0]
+
+
 def test_an_existing_version_is_never_written_again(exported) -> None:
     before = {path: path.stat().st_mtime_ns for path in exported.folder.iterdir()}
     with pytest.raises(FileExistsError, match="choose another version"):
