@@ -66,4 +66,4 @@ def test_it_finds_every_airplane_of_a_real_val_picture(predictor: Predictor) -> 
     boxes = analysis.detections(DetectionOptions.from_manifest(predictor.manifest)).boxes
     inside = (boxes[None, :, :2] < centres[:, None]) & (centres[:, None] < boxes[None, :, 2:])
     assert len(centres) == 31
-    assert inside.all(-1).any(1).all()
+    assert np.all(np.any(np.all(inside, axis=-1), axis=1))
