@@ -61,19 +61,21 @@ def test_an_empty_picture_beside_a_full_one_trains(
     assert torch.isfinite(loss.total)
 
 
-def test_a_gradient_step_lowers_every_loss(
+def test_gradient_steps_lower_the_loss(
     tiny_detector: Detector, pictures: Callable[..., Tensor], make_targets: Callable[..., Targets]
 ) -> None:
     targets = make_targets([PLANE, SHIP], [SHIP])
-    optimizer = torch.optim.Adam(tiny_detector.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(tiny_detector.parameters(), lr=1e-3)
     _, _, first = forward(tiny_detector, pictures(2), targets)
-    for _ in range(12):
+    for _ in range(60):
         _, _, loss = forward(tiny_detector, pictures(2), targets)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
     _, _, last = forward(tiny_detector, pictures(2), targets)
-    assert all(last.terms[name] < first.terms[name] for name in first.terms if not name.startswith("denoising"))
+    learned = [name for name in first.terms if name.startswith(("layer", "dense", "density", "count"))]
+    assert [name for name in learned if last.terms[name] >= first.terms[name]] == []
+    assert last.total < 0.9 * first.total
 
 
 def test_queries_beyond_the_count_weigh_nothing(
