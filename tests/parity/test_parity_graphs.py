@@ -9,12 +9,13 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from export.graphs import boxes_and_scores, encoder_outputs
 from export.manifest import Card
-from export.matching import above, match
+from export.matching import Detections, above, match
 from export.parity import ParityError, Tolerance, compare
-from export.pictures import real_canvases, synthetic_canvases
+from export.pictures import picture_paths, real_canvases, synthetic_canvases
 from export.release import release
 from export.runtime import Array, Graphs
 from model.detector import Detector
@@ -43,6 +44,17 @@ def assert_same(first: tuple[Array, Array], second: tuple[Array, Array]) -> None
     """Row by row: the weights do not tie, so both rank proposals alike."""
     np.testing.assert_allclose(first[0], second[0], atol=0.02)
     np.testing.assert_allclose(first[1], second[1], atol=1e-4)
+
+
+def assert_single_graph_agrees(graphs: Graphs, images: NDArray[np.uint8]) -> None:
+    """Detection by detection: with its packed kernels, detector.onnx may rank near-equal proposals differently."""
+    boxes, scores = from_graphs(graphs, images)
+    single = graphs.detect(images)
+    for row in range(len(images)):
+        wanted = single[1][row] > 0.3
+        found = Detections(*(output[row][wanted] for output in single))
+        result = match(above(boxes[row], scores[row], 0.3, best_class_only=True), found, 0.301, 0.5, 2e-3)
+        assert (result.unmatched, result.matched > 0) == (0, True)
 
 
 def wide_canvases() -> NDArray[np.uint8]:
@@ -100,19 +112,13 @@ def test_k_inside_the_single_graph_is_that_of_the_host(exported, canvases) -> No
 
 
 def test_the_single_graph_gives_the_best_class_of_the_two_graph_road(exported, canvases) -> None:
-    boxes, scores = from_graphs(exported.graphs, canvases)
-    found = exported.graphs.detect(canvases)
-    np.testing.assert_allclose(found[0], boxes, atol=0.1)
-    np.testing.assert_allclose(found[1], scores.max(-1), atol=1e-3)
-    clear = np.diff(np.sort(scores, -1)[..., -2:], axis=-1)[..., 0] > 1e-3
-    assert clear.any()
-    assert (found[2] == scores.argmax(-1))[clear].all()
+    assert_single_graph_agrees(exported.graphs, canvases)
 
 
 def test_height_and_width_may_differ(exported) -> None:
     images = wide_canvases()
     assert_same(from_graphs(exported.graphs, images), from_torch(exported.detector, images))
-    np.testing.assert_allclose(exported.graphs.detect(images)[0], from_torch(exported.detector, images)[0], atol=0.1)
+    assert_single_graph_agrees(exported.graphs, images)
 
 
 def test_a_plain_grey_picture_gives_finite_outputs(exported, canvases) -> None:
@@ -221,8 +227,11 @@ def test_an_existing_version_is_never_written_again(exported) -> None:
 
 
 @pytest.mark.skipif(not VAL.is_dir(), reason=f"needs the real pictures of {VAL.name} beside the checkout")
-def test_real_pictures_give_the_same_detections(exported) -> None:
-    canvases = real_canvases(VAL / "instances_val.json", 256, 114, 6)
+def test_real_pictures_give_the_same_detections(exported, tmp_path) -> None:
+    for path in picture_paths(VAL / "instances_val.json")[::25]:
+        with Image.open(path) as picture:
+            picture.crop((0, 0, 256, 256)).save(tmp_path / f"{path.stem}.png")  # no padding, where all cells tie
+    canvases = real_canvases(tmp_path, 256, 114, 6)
     report = compare(exported.detector, exported.graphs, canvases, "real", {}, Tolerance(), lambda: None)
     assert report.failures == []
     assert report.images == 6
