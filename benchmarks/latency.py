@@ -17,6 +17,7 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -28,8 +29,10 @@ from tqdm import tqdm
 
 from service.engines.onnx import OnnxEngine
 from service.manifest import ModelFolder, load_model_folder
+from service.settings import Settings
 
-READY_SECONDS = 60
+READY_SECONDS, ANSWER_SECONDS = 60, 60
+WEIGHING_ROUNDS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "side": options.side,
         "rounds": options.rounds,
         "variants": time_variants(folder, options),
-        "memory": weigh_service(options.model_dir.resolve(), options.side),
+        "memory": weigh_service(options.model_dir.resolve(), options.pictures),
     }
     print(report(figures))
     if options.json:
@@ -85,18 +88,39 @@ def summary(milliseconds: np.ndarray) -> dict[str, dict[str, float]]:
     }
 
 
-def weigh_service(model_dir: Path, side: int) -> dict[str, float]:
-    """Resident memory in MB of a really started serving process, ready and after pictures."""
-    random = np.random.default_rng(0)
-    buffer = BytesIO()
-    Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(buffer, "JPEG")
-    with serving(model_dir) as (process, address):
+def weigh_service(model_dir: Path, sizes: Sequence[tuple[int, int]]) -> dict:
+    """Resident memory in MB of a really started serving process: ready, then after pictures of each (width, height).
+
+    The pictures come in rounds of as many calls at once as the service has workers. The peak is the process's so
+    far, so the sizes are sent in rising order.
+    """
+    workers = Settings().workers  # the serving process reads the same environment
+    pictures = []
+    with serving(model_dir) as (process, address), ThreadPoolExecutor(workers) as callers:
         ready = resident_mb(process.pid)
-        for _ in range(5):
-            request = urllib.request.Request(f"{address}/detect", buffer.getvalue(), {"Content-Type": "image/jpeg"})
-            with urllib.request.urlopen(request, timeout=READY_SECONDS) as answer:
-                answer.read()
-        return {"ready_mb": ready, "after_pictures_mb": resident_mb(process.pid), "peak_mb": peak_mb(process.pid)}
+        for width, height in sorted(sizes, key=lambda size: size[0] * size[1]):
+            body = noise_jpeg(width, height)
+            for _ in range(WEIGHING_ROUNDS):
+                list(callers.map(detect, [address] * workers, [body] * workers))
+            after, peak = resident_mb(process.pid), peak_mb(process.pid)
+            pictures.append({"width": width, "height": height, "after_mb": after, "peak_mb": peak})
+    return {"workers": workers, "ready_mb": ready, "pictures": pictures}
+
+
+def noise_jpeg(width: int, height: int) -> bytes:
+    """A picture with content everywhere and a file size as of a photograph."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (max(1, height // 4), max(1, width // 4), 3), dtype=np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(coarse).resize((width, height)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def detect(address: str, body: bytes) -> None:
+    """Send one picture and wait for the answer."""
+    request = urllib.request.Request(f"{address}/detect", body, {"Content-Type": "image/jpeg"})
+    with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
+        answer.read()
 
 
 @contextmanager
@@ -110,7 +134,9 @@ def serving(model_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         watchdog = threading.Timer(READY_SECONDS, process.kill)
         watchdog.start()
         try:
-            yield process, _wait_for_address(process)
+            address = _wait_for_address(process)
+            watchdog.cancel()
+            yield process, address
         finally:
             watchdog.cancel()
             process.terminate()
@@ -162,18 +188,35 @@ def report(figures: dict) -> str:
         )
     memory = figures["memory"]
     lines.append(
-        f"serving process: {memory['ready_mb']:.0f} MB ready, {memory['after_pictures_mb']:.0f} MB after pictures, "
-        f"{memory['peak_mb']:.0f} MB at most"
+        f"serving process: {memory['ready_mb']:.0f} MB resident when ready; {memory['workers']} calls at once:"
     )
+    lines += [
+        f"  pictures of {row['width']} x {row['height']} px: {row['after_mb']:.0f} MB, peak {row['peak_mb']:.0f} MB"
+        for row in memory["pictures"]
+    ]
     return "\n".join(lines)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(width, height) of "4000x3000"."""
+    width, height = text.split("x")
+    return int(width), int(height)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", type=Path, help="<models>/<name>/<version>")
-    parser.add_argument("--side", type=int, default=640, help="picture side in pixels")
+    parser.add_argument("--side", type=int, default=640, help="canvas side in pixels that the graphs are timed at")
     parser.add_argument("--queries", type=int, nargs="+", default=[100, 300, 600], help="values of K")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads")
+    parser.add_argument(
+        "--pictures",
+        type=_size,
+        nargs="+",
+        default=[(640, 640), (4000, 3000)],
+        metavar="WIDTHxHEIGHT",
+        help="pictures in pixels that the serving process is weighed with",
+    )
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures here too")

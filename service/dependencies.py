@@ -1,5 +1,6 @@
 """What handlers ask for, as typed dependencies."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -25,10 +26,11 @@ async def get_predictor(runtime: RuntimeDep) -> Predictor:
 PredictorDep = Annotated[Predictor, Depends(get_predictor)]
 
 
-async def read_admitted_upload(request: Request, runtime: RuntimeDep, predictor: PredictorDep) -> bytes:
-    """The picture of the request, read only where there is a model and a place in the queue."""
-    runtime.pool.require_room()
-    return await read_upload(request)
+async def read_admitted_upload(request: Request, runtime: RuntimeDep, predictor: PredictorDep) -> AsyncIterator[bytes]:
+    """The picture of the request, read only where there is a model and a place for it, held until it is answered."""
+    with runtime.pool.upload_place():
+        yield await read_upload(request)
 
 
-UploadDep = Annotated[bytes, Depends(read_admitted_upload)]
+# "function": the place is free again before the answer is sent, so that a slow reader does not keep it.
+UploadDep = Annotated[bytes, Depends(read_admitted_upload, scope="function")]

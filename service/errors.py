@@ -3,6 +3,7 @@
 Code below the routers raises these exceptions and knows no HTTP; only this file knows statuses.
 """
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 PROBLEM_TYPE = "application/problem+json"
+logger = logging.getLogger("heatquery")
 
 
 class ServiceError(Exception):
@@ -125,12 +127,18 @@ def problem_response(
 
 def service_error_response(error: ServiceError) -> JSONResponse:
     """Answer an error as its row of `PROBLEMS` says."""
-    problem = next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
+    problem = _problem_of(error)
     return problem_response(problem.status, problem.code, problem.title, str(error), problem.headers)
+
+
+def _problem_of(error: ServiceError) -> Problem:
+    return next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
 
 
 async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
+    if _problem_of(error).status >= 500 and not isinstance(error, NotReadyError):  # why not ready is logged once
+        _log_failure(request, error)
     return service_error_response(error)
 
 
@@ -162,11 +170,22 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
 
 
 async def _on_any_exception(request: Request, error: Exception) -> JSONResponse:
-    """The last resort says nothing of the inside; the server logs the traceback under the request id."""
-    request_id = request.scope.get("state", {}).get("request_id", "")
+    """The last resort says nothing of the inside; the traceback is in the log."""
+    _log_failure(request, error)
+    request_id = _request_id(request)
     detail = "An error of ours; the log has it under this request id."
     headers = {"X-Request-ID": request_id} if request_id else {}
     return problem_response(500, "internal", "Internal error", detail, headers, request_id=request_id)
+
+
+def _log_failure(request: Request, error: Exception) -> None:
+    """Write the traceback, causes included, under the id that the caller got; the server's own log has no id."""
+    where = f"{request.method} {request.url.path!r}"
+    logger.error("request %s: %s failed: %s", _request_id(request), where, error, exc_info=error)
+
+
+def _request_id(request: Request) -> str:
+    return request.scope.get("state", {}).get("request_id", "")
 
 
 def body_limit_message(limit: int) -> str:

@@ -5,6 +5,7 @@ image's own header, before any pixel is decoded. Nothing is written to disk and 
 """
 
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -17,6 +18,7 @@ from service.errors import OutOfMemoryError, PictureTooLargeError, UndecodableIm
 SUPPORTED = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF")
 _ORIENTATION_TAG = 0x0112
 _TILE_WIDTH_TAG, _TILE_LENGTH_TAG = 322, 323
+_BLOCK_PIXELS = 1 << 18
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -133,8 +135,7 @@ def _to_rgb(image: Image.Image, background: int) -> tuple[Image.Image, str]:
     """Bring any Pillow mode to 8-bit RGB; returns it with a note where values were rescaled."""
     mode = image.mode
     if mode.startswith("I") or mode == "F":
-        grey, note = _grey_to_8_bit(np.asarray(image), background)
-        return Image.fromarray(grey).convert("RGB"), note
+        return _deep_grey_to_rgb(image, background)
     if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         backdrop = Image.new("RGB", rgba.size, (background, background, background))
@@ -144,25 +145,61 @@ def _to_rgb(image: Image.Image, background: int) -> tuple[Image.Image, str]:
     return (image if mode == "RGB" else image.convert("RGB")), ""
 
 
-def _grey_to_8_bit(values: NDArray[np.generic], background: int) -> tuple[NDArray[np.uint8], str]:
-    """Map (h, w) integers or floats to 0..255, keeping their proportions.
+def _deep_grey_to_rgb(image: Image.Image, background: int) -> tuple[Image.Image, str]:
+    """Map integers or floats to 0..255, keeping their proportions; block by block, as such pictures are large."""
+    to_8_bit, note = _float_scale(image, background) if image.mode == "F" else _integer_scale(image)
+    rgb = Image.new("RGB", image.size)
+    for left, top, values in _blocks(image):
+        rgb.paste(Image.fromarray(to_8_bit(values)), (left, top))
+    return rgb, note
 
-    Integers lose the low bits of the smallest depth that holds the brightest value, so that 11- and 12-bit
-    data stored in 16 bits do not come out black. Floats are taken as 0..1 or 0..255 where they fit, else
-    stretched from their own minimum to their maximum; NaN and infinities are no data.
+
+def _blocks(image: Image.Image) -> Iterator[tuple[int, int, NDArray[np.generic]]]:
+    """Left, top and (h, w) values of parts of the picture, none larger than _BLOCK_PIXELS."""
+    width = min(image.width, _BLOCK_PIXELS)
+    height = _BLOCK_PIXELS // width
+    for top in range(0, image.height, height):
+        for left in range(0, image.width, width):
+            right, bottom = min(left + width, image.width), min(top + height, image.height)
+            yield left, top, np.asarray(image.crop((left, top, right, bottom)))
+
+
+To8Bit = Callable[[NDArray[np.generic]], NDArray[np.uint8]]
+
+
+def _integer_scale(image: Image.Image) -> tuple[To8Bit, str]:
+    """Integers lose the low bits of the smallest depth that holds the brightest value.
+
+    So 11- and 12-bit data stored in 16 bits do not come out black.
     """
-    if np.issubdtype(values.dtype, np.integer):
-        positive = np.maximum(values.astype(np.int64), 0)
-        bits = max(8, int(positive.max()).bit_length())
-        note = f"{bits}-bit grey values were reduced to 8 bits" if bits > 8 else ""
-        return (positive >> (bits - 8)).astype(np.uint8), note
-    known = np.isfinite(values)
-    if not known.any():
+    brightest = max(int(values.max()) for _, _, values in _blocks(image))
+    bits = max(8, max(0, brightest).bit_length())
+    note = f"{bits}-bit grey values were reduced to 8 bits" if bits > 8 else ""
+    return lambda values: (np.maximum(values, 0) >> (bits - 8)).astype(np.uint8), note
+
+
+def _float_scale(image: Image.Image, background: int) -> tuple[To8Bit, str]:
+    """Floats are taken as 0..1 or 0..255 where they fit, else stretched from their own minimum to their maximum.
+
+    NaN and infinities are no data.
+
+    Raises:
+        UndecodableImageError: there is nothing else.
+    """
+    low, high = np.inf, -np.inf
+    for _, _, values in _blocks(image):
+        known = values[np.isfinite(values)]
+        if known.size:
+            low, high = min(low, float(known.min())), max(high, float(known.max()))
+    if low > high:
         raise UndecodableImageError("no pixel of the float image is a finite number")
-    numbers = np.where(known, values, 0).astype(np.float64)
-    low, high = float(numbers[known].min()), float(numbers[known].max())
     if low >= 0 and high <= 255:
         low, high = 0.0, 1.0 if high <= 1 else 255.0
-    scaled = (numbers - low) * (255.0 / (high - low) if high > low else 0.0)
-    note = f"float values from {low:g} to {high:g} were mapped to 8 bits"
-    return np.where(known, np.rint(scaled), background).astype(np.uint8), note
+    factor = 255.0 / (high - low) if high > low else 0.0
+
+    def to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+        known = np.isfinite(values)
+        scaled = (np.where(known, values, low).astype(np.float64) - low) * factor
+        return np.where(known, np.rint(scaled), background).astype(np.uint8)
+
+    return to_8_bit, f"float values from {low:g} to {high:g} were mapped to 8 bits"

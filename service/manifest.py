@@ -113,6 +113,10 @@ class Manifest(_Frozen):
             raise ValueError(f"query: k_min {self.query.k_min} is above k_max {self.query.k_max}")
         if list(self.strides) != sorted(set(self.strides)) or self.input.size % self.strides[-1]:
             raise ValueError(f"strides: expected rising strides that divide {self.input.size}, found {self.strides}")
+        if self.input.multiple_of != self.strides[-1]:
+            raise ValueError(
+                f"input.multiple_of: expected the largest stride, {self.strides[-1]}, found {self.input.multiple_of}"
+            )
         return self
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from service.detections import DetectionOptions, Detections, select_detections
 from service.engines.base import Encoded, Engine
+from service.errors import EngineError
 from service.imaging import decode_picture
 from service.letterbox import FloatArray, Letterbox
 from service.manifest import ModelFolder, QuerySpec
@@ -76,19 +77,20 @@ class Analysis:
         return self.view.nbytes + self.boxes.nbytes + self.scores.nbytes + self.maps.nbytes
 
     def detections(self, options: DetectionOptions) -> Detections:
-        """Detections in picture pixels; boxes that lie wholly in the padding are dropped."""
-        found = select_detections(self.boxes, self.scores, options)
-        boxes = self.frame.boxes_to_picture(found.boxes)
+        """Detections in picture pixels; boxes that lie wholly in the padding are dropped and take no place."""
+        boxes = self.frame.boxes_to_picture(self.boxes)
         inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return Detections(boxes, found.scores, found.labels).take(inside)
+        found = select_detections(self.boxes[inside], self.scores[inside], options)
+        return Detections(self.frame.boxes_to_picture(found.boxes), found.scores, found.labels)
 
 
 class Predictor:
     """One model, ready to analyse pictures."""
 
     def __init__(self, folder: ModelFolder, engine: Engine, max_pixels: int, view_side: int) -> None:
-        self.folder = folder
-        self.manifest = folder.manifest
+        self.manifest = folder.manifest  # and not the folder: it holds the bytes of the graphs
+        self.parity = folder.parity
+        self.sha256 = folder.sha256
         self.engine = engine
         self._max_pixels = max_pixels
         self._view_side = view_side
@@ -134,7 +136,13 @@ class Predictor:
 
 
 def query_counts(count: FloatArray, spec: QuerySpec, available: int) -> Sequence[int]:
-    """K per image from (B,) estimated counts: round half to even, between k_min and what there is."""
+    """K per image from (B,) estimated counts: round half to even, between k_min and what there is.
+
+    Raises:
+        EngineError: a count is not a number or infinite.
+    """
+    if not np.isfinite(count).all():
+        raise EngineError(f"the model estimated a count of {count[~np.isfinite(count)][0]} objects on this picture")
     upper = min(spec.k_max, available)
     rounded = np.rint(np.float32(spec.t) * count)
     return [int(k) for k in np.clip(rounded, min(spec.k_min, upper), upper)]

@@ -75,7 +75,7 @@ class ModelName(BaseModel):
     @classmethod
     def of(cls, predictor: Predictor) -> "ModelName":
         """Name the model of a predictor."""
-        return cls(name=predictor.manifest.name, version=predictor.manifest.version, sha256=predictor.folder.sha256)
+        return cls(name=predictor.manifest.name, version=predictor.manifest.version, sha256=predictor.sha256)
 
 
 class DetectionItem(BaseModel):
@@ -165,9 +165,9 @@ class ModelInfo(ModelName):
         fields = manifest.model_dump(include=set(cls.model_fields))
         return cls(
             **fields,
-            sha256=predictor.folder.sha256,
+            sha256=predictor.sha256,
             provider=predictor.engine.provider,
-            parity=predictor.folder.parity.model_dump(),
+            parity=predictor.parity.model_dump(),
         )
 
 

@@ -131,6 +131,7 @@ def _open_session(name: str, graphs: Mapping[str, bytes], provider: str, threads
         raise EngineLoadError(f"{name}: cannot be loaded: {str(error)[:300]}") from error
     if session.get_providers()[0] != provider:
         raise EngineLoadError(f"{name}: {provider} was asked for, the runtime fell back to {session.get_providers()}")
+    session.disable_fallback()
     return session
 
 

@@ -26,7 +26,7 @@ async def detect(
     options = DetectionOptions.from_manifest(predictor.manifest, query.threshold, query.max_detections, classes)
     arrived = perf_counter()
     analysis, found, timing = await runtime.pool.run(lambda: _work(predictor, data, options, arrived))
-    runtime.store.put(predictor.folder.sha256, analysis)
+    runtime.store.put(predictor.sha256, analysis)
     return _response(predictor, analysis, found, timing)
 
 

@@ -43,7 +43,7 @@ async def stored_heatmap(
 ) -> Response:
     """The heat map of a picture that was sent before."""
     subject = choose_subject(predictor.manifest, query)
-    analysis = runtime.store.get(predictor.folder.sha256, query.image_id)
+    analysis = runtime.store.get(predictor.sha256, query.image_id)
     return await runtime.pool.run(lambda: _answer(predictor, analysis, subject, query))
 
 
@@ -59,7 +59,7 @@ async def heatmap(
         return analysis, _answer(predictor, analysis, subject, query)
 
     analysis, response = await runtime.pool.run(work)
-    runtime.store.put(predictor.folder.sha256, analysis)
+    runtime.store.put(predictor.sha256, analysis)
     return response
 
 

@@ -59,14 +59,18 @@ def test_accuracy_gives_the_known_figures(toy_models: Path, data_set: Path, tmp_
     assert (figures["precision"], figures["recall"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert figures["count_mae"] == pytest.approx(0, abs=0.1)
     assert figures["count_correlation"] == pytest.approx(1)
-    assert figures["AP_by_size"]["very_tiny"] is None
+    assert figures["AP_by_size"]["very tiny (2-8)"] is None
     assert "AP50" in printed
 
 
 def test_latency_times_each_variant_and_weighs_the_service(toy_models: Path, tmp_path: Path) -> None:
     options = ["--side", 160, "--rounds", 2, "--queries", 4, 8, "--threads", 1, "--json", tmp_path / "out.json"]
+    options += ["--pictures", "160x160", "800x600"]
     printed = run("latency.py", toy_models / "toy" / "1", *options)
     figures = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert [(row["threads"], row["queries"]) for row in figures["variants"]] == [(1, 4), (1, 8)]
     assert 20 < figures["memory"]["ready_mb"] < 600
-    assert "serving process" in printed
+    weighed = figures["memory"]["pictures"]
+    assert [(row["width"], row["height"]) for row in weighed] == [(160, 160), (800, 600)]
+    assert all(row["after_mb"] <= row["peak_mb"] for row in weighed)
+    assert "pictures of 800 x 600 px" in printed

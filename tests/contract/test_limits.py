@@ -1,6 +1,8 @@
 """Under load: the loop stays free, the queue is bounded, and no call waits for ever."""
 
 import asyncio
+import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +52,27 @@ def test_a_full_queue_answers_429_at_once(make_client: MakeClient, gate: threadi
     assert client.post("/detect", files={"file": scene_png}).status_code == 200
 
 
+def test_slow_uploads_take_places_and_give_them_back(make_client: MakeClient, scene_png: bytes) -> None:
+    client = make_client(workers=1, queue=1)
+    head = f"POST /detect HTTP/1.1\r\nHost: test\r\nContent-Type: image/png\r\nContent-Length: {len(scene_png)}\r\n\r\n"
+    address = ("127.0.0.1", client.base_url.port or 0)
+    with socket.create_connection(address) as first, socket.create_connection(address) as second:
+        for connection in (first, second):
+            connection.sendall(head.encode() + scene_png[:10])
+        time.sleep(0.3)  # both have come as far as their bodies
+        begun = time.perf_counter()
+        refused = client.post("/detect", files={"file": scene_png})
+        assert time.perf_counter() - begun < 2
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert "2 uploads are on their way" in refused.json()["detail"]
+        for connection in (first, second):
+            connection.sendall(scene_png[10:])
+        assert [connection.recv(12) for connection in (first, second)] == [b"HTTP/1.1 200"] * 2
+    with ThreadPoolExecutor(2) as callers:
+        calls = [callers.submit(client.post, "/detect", files={"file": scene_png}) for _ in range(2)]
+        assert [call.result().status_code for call in calls] == [200, 200]
+
+
 def test_a_late_call_is_answered_504_at_its_deadline(
     make_client: MakeClient, gate: threading.Event, scene_png: bytes
 ) -> None:
@@ -78,8 +101,8 @@ def test_memory_that_runs_out_is_503_and_the_next_call_works(
     assert client.post("/detect", files={"file": scene_png}).status_code == 200
 
 
-def test_an_error_of_ours_is_500_without_a_trace(
-    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, scene_png: bytes
+def test_an_error_of_ours_is_500_and_its_trace_is_in_the_log_alone(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, scene_png: bytes
 ) -> None:
     client = make_client()
 
@@ -90,6 +113,30 @@ def test_an_error_of_ours_is_500_without_a_trace(
     answer = client.post("/detect", files={"file": scene_png}, headers={"X-Request-ID": "r-1"})
     assert (answer.status_code, answer.headers["x-request-id"]) == (500, "r-1")
     assert "secret" not in answer.text
+    (record,) = [record for record in caplog.records if record.name == "heatquery"]
+    assert "request r-1: POST '/detect' failed" in record.getMessage()
+    assert "a secret of the inside" in logging.Formatter().format(record)
+
+
+def test_a_failure_of_the_engine_is_logged_under_the_request_id(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, scene_png: bytes
+) -> None:
+    client = make_client()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("shape mismatch in node 7")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession.run", fail)
+    answer = client.post("/detect", files={"file": scene_png}, headers={"X-Request-ID": "r-2"})
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:heatquery:problem:engine-failed")
+    (record,) = [record for record in caplog.records if record.name == "heatquery"]
+    assert "request r-2: POST '/detect' failed: the model failed on this picture" in record.getMessage()
+    assert "shape mismatch in node 7" in logging.Formatter().format(record)
+
+
+def test_a_mistake_of_the_caller_is_not_logged(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    assert client.post("/detect", files={"file": b"no picture"}).status_code == 415
+    assert not [record for record in caplog.records if record.name == "heatquery"]
 
 
 def test_the_event_loop_turns_while_a_picture_is_worked_on(

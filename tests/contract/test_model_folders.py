@@ -143,6 +143,7 @@ def test_a_missing_key_is_named(model_folder: Path) -> None:
         ("postprocess", "class_thresholds", {"ship": 0.5}, "not a class: ship"),
         ("postprocess", "threshold", 2, "postprocess.threshold"),
         ("input", "size", 150, "strides"),
+        ("input", "multiple_of", 16, "input.multiple_of: expected the largest stride, 32, found 16"),
     ],
 )
 def test_values_that_disagree_are_named(model_folder: Path, part: str, key: str, value: object, said: str) -> None:

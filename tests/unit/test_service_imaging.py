@@ -1,6 +1,9 @@
 """Any picture becomes 8-bit RGB as a person sees it."""
 
+import subprocess
+import sys
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,3 +147,40 @@ def test_the_pixel_limit_comes_before_decoding(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_picture_at_the_limit_is_taken() -> None:
     assert decode_picture(encode(Image.new("RGB", (100, 100))), 10_000).image.size == (100, 100)
+
+
+@pytest.mark.parametrize("size", [(1, 300_000), (300_000, 1), (700, 500)])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_picture_of_several_blocks_has_no_seams(size: tuple[int, int], dtype: type) -> None:
+    eight_bit = (np.arange(size[0] * size[1]) % 256).reshape(size[1], size[0])
+    values = (eight_bit * 257 if dtype is np.uint16 else eight_bit).astype(dtype)
+    assert np.array_equal(pixels(encode(Image.fromarray(values), "TIFF"))[..., 0], eight_bit)
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+from service.imaging import decode_picture
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+small, large = (Path(name).read_bytes() for name in sys.argv[1:])
+decode_picture(small, 10**8)
+before = peak()
+width, height = decode_picture(large, 10**8).image.size
+print((peak() - before) / (width * height))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
+@pytest.mark.parametrize(("dtype", "kind", "limit"), [(np.uint16, "PNG", 8), (np.float32, "TIFF", 10)])
+def test_a_deep_picture_costs_a_few_bytes_a_pixel(tmp_path: Path, dtype: type, kind: str, limit: int) -> None:
+    """Pillow's own picture takes 2 or 4 bytes a pixel, and its RGB takes 4."""
+    options = {"compress_level": 1} if kind == "PNG" else {"compression": "tiff_lzw"}
+    for name, side in (("small", 600), ("large", 4000)):
+        values = np.broadcast_to(np.arange(side, dtype=dtype), (side, side))
+        (tmp_path / name).write_bytes(encode(Image.fromarray(np.ascontiguousarray(values)), kind, **options))
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "small"), str(tmp_path / "large")]
+    measured = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert float(measured.stdout) < limit
