@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from service.colormaps import color_table
-from service.heatmap import HeatLayer, combine_levels, place_on_picture, select_layer
+from service.colormaps import Colormap, color_table
+from service.heatmap import HeatLayer, Kind, combine_levels, place_on_picture, select_layer
 from service.letterbox import Letterbox
 from service.predictor import HeatMaps
 
@@ -88,8 +88,8 @@ def maps(density_top: float) -> HeatMaps:
 
 
 @pytest.mark.parametrize(("kind", "value"), [("class", 0.1), ("bbox", 0.2), ("mixed", 0.3), ("mask", 1.0)])
-def test_each_kind_is_its_channel(kind: str, value: float) -> None:
-    chosen = select_layer(maps(0.1), (8, 16, 32), kind, 1, None)  # type: ignore[arg-type]
+def test_each_kind_is_its_channel(kind: Kind, value: float) -> None:
+    chosen = select_layer(maps(0.1), (8, 16, 32), kind, 1, None)
     assert (chosen.values.shape, chosen.stride) == ((4, 4), 16)
     assert chosen.values.flat[0] == pytest.approx(value)
 
@@ -104,8 +104,8 @@ def test_density_is_hot_at_its_own_top_but_noise_stays_cold(density_top: float, 
 
 
 @pytest.mark.parametrize("name", ["turbo", "inferno", "viridis"])
-def test_colours_have_256_different_steps_without_jumps(name: str) -> None:
-    table = color_table(name).astype(int)  # type: ignore[arg-type]
+def test_colours_have_256_different_steps_without_jumps(name: Colormap) -> None:
+    table = color_table(name).astype(int)
     assert table.shape == (256, 3)
     assert max(int(np.abs(second - first).max()) for first, second in pairwise(table)) <= 8
 
