@@ -3,164 +3,120 @@
     python benchmarks/accuracy.py service/models/nano-nwpu/1 --data ../shared/data/nwpu-vhr10 --split val
 
 The figures are worked out by training's evaluation: COCO's average precision with AI-TOD's list length and sizes.
-Precision and recall are taken at the threshold of model.json, the same for every class.
+Precision and recall are taken at the threshold of model.json, the same for every class. With `--checkpoint`, the
+checkpoint that the graphs were exported from runs in torch on the same pictures, canvas and post-processing, and the
+two stand side by side.
 """
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
+from model.checkpoint import load_detector
 from service.detections import DetectionOptions
 from service.engines.onnx import OnnxEngine
+from service.errors import ServiceError
 from service.imaging import silence_pillow_warnings
-from service.letterbox import FloatArray
-from service.manifest import Manifest, load_model_folder
+from service.manifest import Manifest, ModelFolder, load_model_folder
 from service.predictor import Predictor
 from service.settings import Settings
-from training.evaluate import MAX_DETECTIONS, Detections, coco_metrics
-
-LOWEST_THRESHOLD = 0.01
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of the data set with its true boxes: (M, 4) xyxy and (M,) class ids of the model."""
-
-    path: Path
-    boxes: FloatArray
-    labels: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the model said of one picture: counts, and every detection above LOWEST_THRESHOLD."""
-
-    estimated_count: float
-    query_count: int
-    found: Detections
+from training.data.datasets import CocoDataset
+from training.evaluate import LOWEST_SCORE, detect
+from training.matches import Detections, Truth
+from training.metrics import MAX_DETECTIONS, Metrics, coco_metrics, shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Score, print, and write the figures where asked."""
+    """Score, print, and write the figures where asked; a mistake in the input ends in one clear line."""
     options = _parser().parse_args(arguments)
     silence_pillow_warnings()
+    try:
+        run(options)
+    except (OSError, ValueError, ServiceError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry out the parsed command."""
     folder = load_model_folder(options.model_dir.resolve())
+    manifest = folder.manifest
+    annotations = options.data / f"instances_{options.split}.json"
+    pictures = CocoDataset(options.data / "images", annotations, manifest.classes, size=None, cache_bytes=0)
     engine = OnnxEngine(folder, options.provider, options.threads)
-    defaults = Settings()
-    predictor = Predictor(folder, engine, defaults.max_pixels, view_side=defaults.view_side)
-    pictures = read_pictures(options.data, options.split, folder.manifest.classes)
-    outcomes = [run(predictor, picture) for picture in tqdm(pictures, unit="picture", desc=options.split)]
+    metrics = score_folder(folder, engine, pictures)
     figures = {
-        "model": f"{folder.manifest.name}/{folder.manifest.version}",
+        "model": f"{manifest.name}/{manifest.version}",
         "model_sha256": folder.sha256,
-        "commit": folder.manifest.source.commit,
+        "commit": manifest.source.commit,
         "provider": engine.provider,
         "data": options.data.name,
         "split": options.split,
-        "pictures": len(pictures),
-        "objects": sum(len(picture.labels) for picture in pictures),
-        **score(pictures, outcomes, folder.manifest),
+        **asdict(metrics),
     }
-    print(report(figures))
+    print(f"{figures['model']} ({engine.provider}) on {options.data.name} {options.split}\n\n{metrics.table()}")
+    if options.checkpoint:
+        beside = score_checkpoint(options.checkpoint, manifest, pictures, options.provider)
+        figures["checkpoint"] = {"name": options.checkpoint.name, **asdict(beside)}
+        print(f"\n{side_by_side(figures['model'], metrics, options.checkpoint.name, beside)}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def read_pictures(data: Path, split: str, classes: Sequence[str]) -> list[Picture]:
-    """The pictures of the annotation file, in its order.
+def score_folder(folder: ModelFolder, engine: OnnxEngine, pictures: CocoDataset) -> Metrics:
+    """Send each picture the way a request goes, and score what comes back."""
+    defaults, manifest = Settings(), folder.manifest
+    predictor = Predictor(folder, engine, defaults.max_pixels, view_side=defaults.view_side)
+    wanted = DetectionOptions.from_manifest(manifest, LOWEST_SCORE, MAX_DETECTIONS)
+    truths, detections, counts, queries = [], [], [], []
+    for index in tqdm(range(len(pictures)), unit="picture", desc="model folder"):
+        analysis = predictor.analyse(pictures.paths[index].read_bytes())
+        found, sample = analysis.detections(wanted), pictures[index]
+        detections.append(Detections(found.boxes, found.scores, found.labels))
+        truths.append(Truth(sample.boxes, sample.labels))
+        counts.append(analysis.estimated_count)
+        queries.append(analysis.query_count)
+    metrics = coco_metrics(truths, detections, manifest.classes, manifest.postprocess.threshold, counts)
+    return replace(metrics, mean_queries=float(np.mean(queries)))
+
+
+def score_checkpoint(checkpoint: Path, manifest: Manifest, pictures: CocoDataset, device: str) -> Metrics:
+    """Run a checkpoint in torch with the canvas, decoder layers, suppression and threshold of the model folder.
 
     Raises:
-        SystemExit: the data set and the model do not speak of the same classes.
+        ValueError: it knows other classes.
     """
-    truth = json.loads((data / f"instances_{split}.json").read_text(encoding="utf-8"))
-    names = {category["id"]: category["name"] for category in truth["categories"]}
-    if set(names.values()) != set(classes):
-        raise SystemExit(f"the data set has classes {sorted(names.values())}, the model {sorted(classes)}")
-    boxes: dict[int, list[list[float]]] = {}
-    labels: dict[int, list[int]] = {}
-    for item in truth["annotations"]:
-        x, y, width, height = item["bbox"]
-        boxes.setdefault(item["image_id"], []).append([x, y, x + width, y + height])
-        labels.setdefault(item["image_id"], []).append(classes.index(names[item["category_id"]]))
-    return [
-        Picture(
-            path=data / "images" / item["file_name"],
-            boxes=np.array(boxes.get(item["id"], []), dtype=np.float32).reshape(-1, 4),
-            labels=np.array(labels.get(item["id"], []), dtype=np.int64),
-        )
-        for item in truth["images"]
-    ]
-
-
-def run(predictor: Predictor, picture: Picture) -> Outcome:
-    """Send one picture the way a request goes."""
-    analysis = predictor.analyse(picture.path.read_bytes())
-    found = analysis.detections(DetectionOptions.from_manifest(predictor.manifest, LOWEST_THRESHOLD, MAX_DETECTIONS))
-    return Outcome(
-        estimated_count=analysis.estimated_count,
-        query_count=analysis.query_count,
-        found=Detections(found.boxes, found.scores, found.labels),
-    )
-
-
-def score(pictures: Sequence[Picture], outcomes: Sequence[Outcome], manifest: Manifest) -> dict[str, object]:
-    """All figures, as training's evaluation works them out."""
-    metrics = coco_metrics(
+    detector = load_detector(checkpoint).to(device)
+    if detector.config.classes != manifest.classes:
+        ours, theirs = ", ".join(detector.config.classes), ", ".join(manifest.classes)
+        raise ValueError(f"the checkpoint's classes are {ours}; the model folder's are {theirs}")
+    spec = manifest.postprocess
+    findings = detect(
+        detector,
         pictures,
-        [outcome.found for outcome in outcomes],
-        manifest.classes,
-        manifest.postprocess.threshold,
-        [outcome.estimated_count for outcome in outcomes],
+        manifest.input.size,
+        batch_size=4,
+        device=device,
+        precision="fp32",
+        nms_iou=spec.nms_iou,
+        every_layer=True,
     )
-    return {
-        "AP": metrics.ap,
-        "AP50": metrics.ap50,
-        "AP75": metrics.ap75,
-        "AP_by_size": metrics.ap_by_size,
-        "by_class": {
-            name: {
-                "AP": metrics.ap_by_class[name],
-                "AP50": metrics.ap50_by_class[name],
-                "objects": sum(int((picture.labels == label).sum()) for picture in pictures),
-            }
-            for label, name in enumerate(manifest.classes)
-        },
-        "threshold": metrics.operating_threshold,
-        "precision": metrics.precision,
-        "recall": metrics.recall,
-        "count_mae": metrics.count_mae,
-        "count_correlation": metrics.count_correlation,
-        "mean_query_count": float(np.mean([outcome.query_count for outcome in outcomes])),
-    }
+    return findings.metrics(spec.threshold, layer=manifest.decoder_layers)  # the folder may keep a part of the layers
 
 
-def report(figures: dict) -> str:
-    """The figures as text for a person."""
-
-    def show(value: float | None) -> str:
-        return "    -" if value is None else f"{value:.3f}"
-
-    lines = [
-        f"{figures['model']} on {figures['data']} {figures['split']}: "
-        f"{figures['pictures']} pictures, {figures['objects']} objects",
-        f"AP {show(figures['AP'])}   AP50 {show(figures['AP50'])}   AP75 {show(figures['AP75'])}",
-        "   ".join(f"AP {name} {show(value)}" for name, value in figures["AP_by_size"].items()),
-        f"at score {figures['threshold']:g}: precision {show(figures['precision'])}   recall {show(figures['recall'])}",
-        f"count: mean error {figures['count_mae']:.2f}, correlation {show(figures['count_correlation'])}",
-        f"mean queries {figures['mean_query_count']:.0f}",
-        "",
-        f"{'class':<22}{'objects':>8}{'AP':>8}{'AP50':>8}",
-    ]
-    lines += [
-        f"{name:<22}{row['objects']:>8}{show(row['AP']):>8}{show(row['AP50']):>8}"
-        for name, row in figures["by_class"].items()
-    ]
+def side_by_side(name: str, metrics: Metrics, other_name: str, other: Metrics) -> str:
+    """Markdown: all figures of two evaluations of the same pictures, and their differences."""
+    lines = [f"| | {name} | {other_name} | difference |", "|---|---:|---:|---:|"]
+    pairs = [(row, value, other.rows()[row]) for row, value in metrics.rows().items()]
+    pairs += [(f"AP50 {row}", figures.ap50, other.by_class[row].ap50) for row, figures in metrics.by_class.items()]
+    for row, ours, theirs in pairs:
+        difference = "-" if ours is None or theirs is None else f"{ours - theirs:+.4f}"
+        lines.append(f"| {row} | {shown(ours)} | {shown(theirs)} | {difference} |")
     return "\n".join(lines)
 
 
@@ -169,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model_dir", type=Path, help="<models>/<name>/<version>")
     parser.add_argument("--data", type=Path, required=True, help="folder with images/ and instances_<split>.json")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--checkpoint", type=Path, help="RUN/checkpoints/step-*, to be measured beside the folder")
     parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="threads inside one run; 0: every core")
     parser.add_argument("--json", type=Path, help="write the figures here too")

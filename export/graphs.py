@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from model.boxes import extent, to_xyxy
-from model.decoder import attention_bias
+from model.config import DetectorConfig
+from model.decoder import attention_bias, class_scores
 from model.detector import Detector
 from model.queries import query_counts
 from model.structures import LayerPrediction
@@ -32,15 +33,18 @@ class EncoderGraph(nn.Module):
         """
         query = self.detector.config.query
         encoded = self.detector.encode(images)
+        assert encoded.density is not None
+        assert encoded.count is not None  # see refuse_without_density
         queries = self.detector.propose(encoded, query.k_max, query_counts(encoded.count, query))
+        class_heat, heat = zip(*self.detector.heat_maps(encoded), strict=True)
         return (
             *encoded.memory,
             queries.features,
             queries.reference_boxes,
             encoded.count,
             encoded.density,
-            *(level.by_class for level in encoded.heat),
-            *(level.maps() for level in encoded.heat),
+            *class_heat,
+            *heat,
         )
 
 
@@ -49,8 +53,8 @@ class DecoderGraph(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
+        self.config = detector.config
         self.decoder = detector.decoder
-        self.finest_stride = detector.config.strides[0]
 
     def forward(
         self, memory: list[Tensor], queries: Tensor, reference_boxes: Tensor, valid: Tensor
@@ -66,7 +70,7 @@ class DecoderGraph(nn.Module):
             Boxes (B, K, 4), xyxy in pixels of the canvas, and scores (B, K, C), 0 where not valid.
         """
         last = self.decoder(queries, reference_boxes, memory, attention_bias(valid, None))[-1]
-        return boxes_and_scores(last, valid, memory[0], self.finest_stride)
+        return boxes_and_scores(last, valid, memory[0], self.config)
 
 
 class DetectorGraph(nn.Module):
@@ -87,32 +91,43 @@ class DetectorGraph(nn.Module):
         """
         detector = self.detector
         encoded = detector.encode(images)
+        assert encoded.count is not None  # see refuse_without_density
         counts = query_counts(encoded.count, detector.config.query)
         most = cast(int, counts.amax(0).item())
         torch._check(most >= detector.config.query.k_min)  # what the exporter may assume of a number it cannot see
         torch._check(most <= detector.config.query.k_max)
         queries = detector.propose(encoded, most, counts)
         last = detector.decode(encoded.memory, queries)[-1]
-        boxes, scores = boxes_and_scores(last, queries.valid, encoded.memory[0], detector.config.strides[0])
+        boxes, scores = boxes_and_scores(last, queries.valid, encoded.memory[0], detector.config)
         best, labels = scores.max(-1)
         return boxes, best, labels
 
 
 def boxes_and_scores(
-    prediction: LayerPrediction, valid: Tensor, finest: Tensor, finest_stride: int
+    prediction: LayerPrediction, valid: Tensor, finest: Tensor, config: DetectorConfig
 ) -> tuple[Tensor, Tensor]:
     """Fractions to pixels, logits to scores.
 
     Args:
         valid: (B, K).
         finest: (B, D, h, w), the finest level, whose size gives that of the canvas.
+        config: of the detector that predicts.
     Returns:
         Boxes (B, K, 4), xyxy in pixels, and scores (B, K, C), 0 where not valid.
     """
     h, w = finest.shape[2:]
-    canvas = extent(w, h, like=prediction.boxes) * finest_stride  # (2,)
+    canvas = extent(w, h, like=prediction.boxes) * config.strides[0]  # (2,)
     boxes = to_xyxy(prediction.boxes) * torch.cat([canvas, canvas])
-    return boxes, prediction.logits.sigmoid() * valid[..., None]
+    return boxes, class_scores(prediction.logits, config.decoder.classification) * valid[..., None]
+
+
+def refuse_without_density(config: DetectorConfig) -> None:
+    """Raise ValueError for a detector that does not count: the host cuts the queries by the estimated count."""
+    if config.density is None:
+        raise ValueError(
+            "this detector has no density head (model.density is off), so it cannot say how many queries a picture "
+            "needs, and is not exported; train it with [model.density], and k_min = k_max for a fixed number of queries"
+        )
 
 
 def cut_decoder(detector: Detector, layers: int | None = None) -> Detector:

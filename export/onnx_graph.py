@@ -14,7 +14,14 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 from torch import nn
 from torch.export import Dim
 
-from export.graphs import DecoderGraph, DetectorGraph, EncoderGraph, decoder_inputs, encoder_outputs
+from export.graphs import (
+    DecoderGraph,
+    DetectorGraph,
+    EncoderGraph,
+    decoder_inputs,
+    encoder_outputs,
+    refuse_without_density,
+)
 from export.packing import pack_kernels
 from model.detector import Detector
 
@@ -39,8 +46,13 @@ class GraphSpec:
 
 
 def graph_specs(detector: Detector) -> list[GraphSpec]:
-    """The three graphs of a detector. Batch, queries and sides are dynamic, sides in steps of the coarsest stride."""
+    """The three graphs of a detector. Batch, queries and sides are dynamic, sides in steps of the coarsest stride.
+
+    Raises:
+        ValueError: the detector has no density head.
+    """
     config = detector.config
+    refuse_without_density(config)
     levels, coarsest = len(config.strides), config.strides[-1]
     batch, count, rows, columns = Dim("B", min=1), Dim("K", min=1), Dim("_h", min=1), Dim("_w", min=1)
     canvas = torch.zeros(2, 3, 10 * coarsest, 12 * coarsest, dtype=torch.uint8)

@@ -114,15 +114,18 @@ class Comparison:
         return self.tolerance.threshold - self.tolerance.scores
 
     def _reference(self, truth: DetectorOutput) -> tuple[Array, Array]:
-        stride = self.detector.config.strides[0]
-        boxes, scores = boxes_and_scores(truth.layers[-1], truth.queries.valid, truth.encoded.memory[0], stride)
+        config = self.detector.config
+        boxes, scores = boxes_and_scores(truth.layers[-1], truth.queries.valid, truth.encoded.memory[0], config)
         return boxes[0].numpy(), scores[0].numpy()
 
     def _compare_encoder(self, truth: DetectorOutput, encoded: Mapping[str, Array]) -> None:
         known = truth.encoded
+        assert known.density is not None
+        assert known.count is not None  # graphs are only made of detectors that count
         expected: dict[str, Tensor] = {"density": known.density, "count": known.count}
-        for level, (memory, heat) in enumerate(zip(known.memory, known.heat, strict=True)):
-            expected |= {f"memory_{level}": memory, f"class_heat_{level}": heat.by_class, f"heat_{level}": heat.maps()}
+        heat = self.detector.heat_maps(known)
+        for level, (memory, (by_class, maps)) in enumerate(zip(known.memory, heat, strict=True)):
+            expected |= {f"memory_{level}": memory, f"class_heat_{level}": by_class, f"heat_{level}": maps}
         for name, tensor in expected.items():
             self._note(name, difference(tensor.numpy(), encoded[name]))
         count = float(known.count[0])

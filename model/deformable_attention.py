@@ -12,14 +12,23 @@ from model.boxes import extent
 class DeformableAttention(nn.Module):
     """Each query reads a few bilinear samples around its reference box from every level of the memory.
 
-    The memory is sampled as it is, an NCHW map per level: its last 1x1 convolution is the value projection of all
-    layers. Offsets scale with the box, but never below a stated number of cells, so that tiny boxes see around them.
+    Offsets scale with the box, but never below a stated number of cells, so that tiny boxes see around them. With
+    boxes of no extent and `min_offset_cells` equal to `points`, an offset is a plain number of cells of its level.
     """
 
-    def __init__(self, width: int, heads: int, levels: int, points: int, min_offset_cells: float) -> None:
+    def __init__(
+        self, width: int, heads: int, levels: int, points: int, min_offset_cells: float, projects_values: bool
+    ) -> None:
+        """Build.
+
+        Args:
+            projects_values: project the memory before it is sampled. A memory that ends in a 1x1 convolution, which
+                serves all layers as value projection, is sampled as it is.
+        """
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
         self.min_offset_cells = min_offset_cells
+        self.to_values = nn.Conv2d(width, width, 1) if projects_values else nn.Identity()
         self.to_offsets = nn.Linear(width, heads * levels * points * 2)
         self.to_weights = nn.Linear(width, heads * levels * points)
         self.to_output = nn.Linear(width, width)
@@ -51,15 +60,15 @@ class DeformableAttention(nn.Module):
         split = (self.heads, self.levels, self.points)
         offsets = self.to_offsets(queries).unflatten(-1, (*split, 2))  # (B, Q, heads, levels, points, 2)
         weights = self.to_weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1)  # (B, Q, heads, levels * points)
+        weights = weights.transpose(1, 2).flatten(0, 1).unflatten(-1, (self.levels, self.points))[:, None]
         centre, size = reference_boxes[:, :, None, None, :2], reference_boxes[..., 2:]
-        samples = []
+        mixed = []
         for level, values in enumerate(memory):
             h, w = values.shape[-2:]
             reach = torch.maximum(size, 2 * self.min_offset_cells / extent(w, h, like=size))  # (B, Q, 2)
             points = centre + offsets[:, :, :, level] * (0.5 / self.points) * reach[:, :, None, None]
             grid = (2 * points - 1).transpose(1, 2).flatten(0, 1)  # (B * heads, Q, points, 2)
-            values = values.unflatten(1, (self.heads, -1)).flatten(0, 1)  # (B * heads, D / heads, h, w)
-            samples.append(F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
-        sampled = torch.cat(samples, -1)  # (B * heads, D / heads, Q, levels * points)
-        mixed = (sampled * weights.transpose(1, 2).reshape(batch * self.heads, 1, count, -1)).sum(-1)
-        return self.to_output(mixed.reshape(batch, -1, count).transpose(1, 2))  # (B, Q, D)
+            values = self.to_values(values).unflatten(1, (self.heads, -1)).flatten(0, 1)  # (B * heads, D / heads, h, w)
+            sampled = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+            mixed.append((sampled * weights[..., level, :]).sum(-1))  # (B * heads, D / heads, Q)
+        return self.to_output(sum(mixed[1:], mixed[0]).reshape(batch, -1, count).transpose(1, 2))  # (B, Q, D)

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from model.config import DensityConfig
 from model.layers import fill_bias
 
 PRIOR_LOGIT = -4.0
@@ -11,11 +12,11 @@ PRIOR_LOGIT = -4.0
 class DensityHead(nn.Module):
     """Two convolutions on the finest memory; the map's sum is the object count."""
 
-    def __init__(self, width: int, hidden: int = 32) -> None:
+    def __init__(self, width: int, config: DensityConfig) -> None:
         super().__init__()
-        last = nn.Conv2d(hidden, 1, 1)
+        last = nn.Conv2d(config.hidden, 1, 1)
         fill_bias(last, PRIOR_LOGIT)
-        self.layers = nn.Sequential(nn.Conv2d(width, hidden, 3, padding=1), nn.ReLU(), last, nn.Sigmoid())
+        self.layers = nn.Sequential(nn.Conv2d(width, config.hidden, 3, padding=1), nn.ReLU(), last, nn.Sigmoid())
 
     def forward(self, finest: Tensor) -> Tensor:
         """(B, D, h, w) to (B, 1, h, w), each cell in [0, 1]."""

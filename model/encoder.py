@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import DetectorConfig
+from model.config import DetectorConfig, HybridEncoderConfig
 from model.heat import HeatEmbedding
-from model.layers import ConvNorm, SelfAttention, sine_encoding, tokens
+from model.layers import ConvNorm, SelfAttention, checkpointed, sine_encoding, tokens
 from model.lsconv import LSConv
 from model.structures import LevelHeat
 
@@ -16,36 +16,76 @@ class HybridEncoder(nn.Module):
 
     def __init__(self, config: DetectorConfig, channels: list[int]) -> None:
         super().__init__()
-        width, levels, fusion_blocks = config.width, len(channels), config.encoder.fusion_blocks
-        self.mohfe = config.encoder.mohfe
+        encoder, heat, width, levels = config.encoder, config.heat, config.width, len(channels)
+        if not isinstance(encoder, HybridEncoderConfig):
+            raise ValueError(f"a hybrid encoder cannot be built from {type(encoder).__name__}")
+        self.attends_to_heat = encoder.mohfe == "attention"
+        self.masked_position = "off" if heat is None else heat.masked_position
+        self.makes_queries = config.query.content in ("memory+heat", "heat")
+        self.checkpointing = config.decoder.checkpointing
+        self.strides = config.strides
         self.laterals = nn.ModuleList(ConvNorm(inputs, width, activate=False) for inputs in channels)
-        self.lsconvs = nn.ModuleList(LSConv(width) for _ in range(config.encoder.lsconv_levels))
-        self.heat = nn.ModuleList(HeatEmbedding(config.heat, width, len(config.classes)) for _ in channels)
-        self.gates = nn.ParameterList(torch.zeros(1, width, 1, 1) for _ in channels) if self.mohfe else None
-        self.attention = AttentionBlock(width, config.encoder.heads, config.encoder.feedforward)
-        self.downward = nn.ModuleList(Fusion(width, fusion_blocks) for _ in range(levels - 1))
-        self.upward = nn.ModuleList(Fusion(width, fusion_blocks) for _ in range(levels - 1))
+        bending = 0 if encoder.lsconv.paths == "off" else encoder.lsconv.levels
+        self.lsconvs = nn.ModuleList(LSConv(width, encoder.lsconv) for _ in range(bending))
+        everywhere = self.makes_queries or encoder.mohfe == "gated"
+        self.heat = nn.ModuleList()
+        for i in range(levels):
+            embeds = everywhere or (self.attends_to_heat and i == levels - 1)
+            if heat is not None:
+                self.heat.append(HeatEmbedding(heat, width, len(config.classes), embeds))
+        self.gates = gates(width, levels) if encoder.mohfe == "gated" else None
+        self.position_gates = gates(width, levels) if self.masked_position == "levels" else None
+        self.attention = AttentionBlock(width, encoder.heads, encoder.feedforward)
+        self.downward = nn.ModuleList(Fusion(width, encoder.fusion_blocks) for _ in range(levels - 1))
+        self.upward = nn.ModuleList(Fusion(width, encoder.fusion_blocks) for _ in range(levels - 1))
         self.shrink = nn.ModuleList(ConvNorm(width, width, 3, stride=2) for _ in range(levels - 1))
         self.to_memory = nn.ModuleList(ConvNorm(width, width, activate=False) for _ in channels)
 
-    def forward(self, pyramid: list[Tensor]) -> tuple[list[Tensor], list[LevelHeat], list[Tensor]]:
+    def forward(
+        self, pyramid: list[Tensor], shift: Tensor | None = None
+    ) -> tuple[list[Tensor], list[LevelHeat], list[Tensor]]:
         """Encode.
 
         Args:
             pyramid: per level (B, channels, h, w).
+            shift: (B, 2), x and y in pixels that are added to every position.
         Returns:
-            Per level: memory (B, D, h, w), heat, and E_mixed (B, D, h, w).
+            Per level: memory (B, D, h, w), heat (none for a host without HMPE), and E_mixed (B, D, h, w) if queries
+            are made of it.
         """
         levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=True)]
         for i, lsconv in enumerate(self.lsconvs):
             levels[i] = lsconv(levels[i])
-        heat, embeddings = zip(*(read(x) for read, x in zip(self.heat, levels, strict=True)), strict=True)
+        read = [module(x) for module, x in zip(self.heat, levels, strict=False)]  # nothing for a host without HMPE
+        heat, embeddings = [heat for heat, _ in read], [embedding for _, embedding in read if embedding is not None]
         if self.gates is not None:
             levels = [x + gate * e for x, gate, e in zip(levels, self.gates, embeddings, strict=True)]
+        if self.position_gates is not None:
+            places = zip(levels, heat, self.strides, strict=True)
+            positions = [self._position(x, h, stride, shift) for x, h, stride in places]
+            levels = [x + gate * p for x, gate, p in zip(levels, self.position_gates, positions, strict=True)]
         levels = [F.silu(x) for x in levels]
-        levels[-1] = self.attention(levels[-1], heat[-1].mask if self.mohfe else None)
+        coarsest = levels[-1]
+        position = self._position(coarsest, heat[-1] if heat else None, self.strides[-1], shift)
+        content = embeddings[-1] if self.attends_to_heat else coarsest
+        levels[-1] = checkpointed(self.checkpointing and self.training, self.attention, coarsest, content, position)
         memory = [project(x) for project, x in zip(self.to_memory, self._fuse(levels), strict=True)]
-        return memory, list(heat), [e * h.mixed.to(e.dtype) for e, h in zip(embeddings, heat, strict=True)]
+        if not self.makes_queries:
+            return memory, heat, []
+        return memory, heat, [e * h.mixed.to(e.dtype) for e, h in zip(embeddings, heat, strict=True)]
+
+    def _position(self, level: Tensor, heat: LevelHeat | None, stride: int, shift: Tensor | None) -> Tensor:
+        """Positional encoding of a level's cells, which cold cells lose (formulas 6 and 7).
+
+        Formula 7 writes sin(i / tau_d) + cos(j / tau_d), row and column in one number; this is the usual sine encoding
+        of two dimensions, half of the channels for the row and half for the column, times the mask.
+
+        Returns:
+            (1, D, h, w), or (B, D, h, w) if it is masked or shifted.
+        """
+        width, h, w = level.shape[1:]
+        position = sine_encoding(h, w, width, like=level, origin=None if shift is None else shift / stride)
+        return position if heat is None or self.masked_position == "off" else position * heat.mask.to(level.dtype)
 
     def _fuse(self, levels: list[Tensor]) -> list[Tensor]:
         """The pyramid: coarse to fine, then fine to coarse."""
@@ -59,10 +99,7 @@ class HybridEncoder(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention among all cells of a level, then a feed-forward network, each with a residual and a norm.
-
-    Hot cells carry their position, cold ones lose it (formulas 6 and 7).
-    """
+    """Self-attention among all cells of a level, then a feed-forward network, each with a residual and a norm."""
 
     def __init__(self, width: int, heads: int, feedforward: int) -> None:
         super().__init__()
@@ -71,16 +108,26 @@ class AttentionBlock(nn.Module):
         self.feedforward = nn.Sequential(nn.Linear(width, feedforward), nn.GELU(), nn.Linear(feedforward, width))
         self.last_norm = nn.LayerNorm(width)
 
-    def forward(self, level: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, D, h, w), mask (B, 1, h, w) or None, to (B, D, h, w)."""
-        width, h, w = level.shape[1:]
-        position = sine_encoding(h, w, width, like=level)  # (1, D, h, w)
-        if mask is not None:
-            position = position * mask.to(level.dtype)
+    def forward(self, level: Tensor, content: Tensor, position: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            level: (B, D, h, w), what is refined.
+            content: (B, D, h, w), what queries, keys and values are made of: the level itself, or in the paper's MOHFE
+                [E_class || E_bbox].
+            position: (1 or B, D, h, w), added to the content of queries and keys.
+        Returns:
+            (B, D, h, w).
+        """
         x = tokens(level)
-        x = self.norm(x + self.attention(tokens(level + position), x))
+        x = self.norm(x + self.attention(tokens(content + position), tokens(content)))
         x = self.last_norm(x + self.feedforward(x))
-        return x.transpose(1, 2).unflatten(2, (h, w)).to(level.dtype)
+        return x.transpose(1, 2).unflatten(2, level.shape[2:]).to(level.dtype)
+
+
+def gates(width: int, levels: int) -> nn.ParameterList:
+    """One number per channel and level that lets nothing through at the start."""
+    return nn.ParameterList(torch.zeros(1, width, 1, 1) for _ in range(levels))
 
 
 class Fusion(nn.Module):

@@ -8,6 +8,15 @@ from model.config import HeatConfig
 from model.layers import PRIOR_LOGIT, fill_bias
 from model.structures import LevelHeat
 
+SIGMAS = 3.0
+"""Deviation from the median, in standard deviations, at which the Huber loss of `deviation_heat` turns linear."""
+SMALLEST_SIGMA = 0.01
+"""In residuals: cells that agree better than this do not make a small difference hot."""
+SIGMA_PER_MAD = 1.4826
+"""Standard deviation of a normal distribution in median absolute deviations."""
+PARTS = 10_000
+"""A share of cells is counted in whole parts of this, so that every runtime rounds it to the same number of cells."""
+
 
 class HeatEmbedding(nn.Module):
     """A dense 1x1 head on one level, the heat maps read from it, and their embeddings E_class and E_bbox.
@@ -15,59 +24,90 @@ class HeatEmbedding(nn.Module):
     The maps are detached: heat steers, but only the dense head's own loss shapes it.
     """
 
-    def __init__(self, config: HeatConfig, width: int, num_classes: int) -> None:
+    def __init__(self, config: HeatConfig, width: int, num_classes: int, embeds: bool = True) -> None:
+        """Build; `embeds` false leaves the embeddings out, where nothing would take them."""
         super().__init__()
         self.config = config
         self.classify = nn.Conv2d(width, num_classes, 1)
         self.regress = nn.Conv2d(width, 4, 1)
         self.balance = nn.Parameter(torch.zeros(1))  # lambda of formula 5, before its sigmoid
-        self.embed_class = nn.Conv2d(width + 1, width // 2, 1)
-        self.embed_box = nn.Conv2d(width + 1, width // 2, 1)
+        self.embed_class = nn.Conv2d(width + 1, width // 2, 1) if embeds else None
+        self.embed_box = nn.Conv2d(width + 1, width // 2, 1) if embeds else None
         nn.init.normal_(self.classify.weight, std=0.05)
         fill_bias(self.classify, PRIOR_LOGIT)
         nn.init.normal_(self.regress.weight, std=0.01)
         fill_bias(self.regress, 0.0)
 
-    def forward(self, level: Tensor) -> tuple[LevelHeat, Tensor]:
+    def forward(self, level: Tensor) -> tuple[LevelHeat, Tensor | None]:
         """Read the heat of a level.
 
         Args:
             level: (B, D, h, w).
         Returns:
-            The heat, and the embedding [E_class || E_bbox] (B, D, h, w).
+            The heat, and the embedding [E_class || E_bbox] (B, D, h, w), None where it is left out.
         """
         logits, deltas = self.classify(level), self.regress(level)
-        by_class, of_class, of_box = self._maps(*(x.detach().float() for x in (level, logits, deltas)))
+        seen, seen_logits, seen_deltas = (x.detach().float() for x in (level, logits, deltas))
+        by_class, of_class = self._class_heat(seen, seen_logits)
+        of_box = self._box_heat(seen, seen_deltas)
         share = self.balance.sigmoid()
         mixed = share * of_class + (1 - share) * of_box
-        embedding = torch.cat(
-            [
-                self.embed_class(torch.cat([level, of_class.to(level.dtype)], 1)),
-                self.embed_box(torch.cat([level, of_box.to(level.dtype)], 1)),
-            ],
-            1,
-        )
-        return LevelHeat(by_class, of_class, of_box, mixed, self._mask(mixed), logits, deltas), embedding
+        heat = LevelHeat(by_class, of_class, of_box, mixed, self._mask(mixed), logits, deltas)
+        return heat, self._embedding(level, of_class.to(level.dtype), of_box.to(level.dtype))
 
-    def _maps(self, level: Tensor, logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _class_heat(self, level: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         match self.config.source:
             case "probability":
                 by_class = logits.sigmoid()
-                of_class = by_class.sum(1, keepdim=True).clamp_max(1)
-                return by_class, of_class, residual_heat(deltas)
+                return by_class, by_class.sum(1, keepdim=True).clamp_max(1)
             case "cam":
-                class_weight = self.classify.weight.detach().float().flatten(1)
-                box_weight = self.regress.weight.detach().float().flatten(1)
-                by_class = normalised(class_activation(level, class_weight, logits))
-                of_box = normalised(box_activation(level, box_weight, deltas))
-                return by_class, by_class.amax(1, keepdim=True), of_box
+                by_class = normalised(class_activation(level, head_weight(self.classify), logits))
+                return by_class, by_class.amax(1, keepdim=True)
+
+    def _box_heat(self, level: Tensor, deltas: Tensor) -> Tensor:
+        match self.config.box:
+            case "residual":
+                return residual_heat(deltas)
+            case "deviation":
+                return deviation_heat(deltas)
+            case "cam":
+                return normalised(box_activation(level, head_weight(self.regress), deltas))
 
     def _mask(self, mixed: Tensor) -> Tensor:
-        soft = ((mixed - self.config.tau) / self.config.temperature).sigmoid()
-        if self.config.mask == "soft":
+        config = self.config
+        threshold = hottest_share(mixed, config.tau) if config.mask == "quantile" else config.tau
+        soft = ((mixed - threshold) / config.temperature).sigmoid()
+        if config.mask == "soft":
             return soft
-        hard = (mixed > self.config.tau).to(mixed.dtype)
+        hard = (mixed > threshold).to(mixed.dtype)
         return hard + soft - soft.detach() if self.training else hard
+
+    def _embedding(self, level: Tensor, of_class: Tensor, of_box: Tensor) -> Tensor | None:
+        if self.embed_class is None or self.embed_box is None:
+            return None
+        class_embedding = self.embed_class(torch.cat([level, of_class], 1))
+        box_embedding = self.embed_box(torch.cat([level, of_box], 1))
+        return torch.cat([class_embedding, box_embedding], 1)
+
+
+def head_weight(head: nn.Conv2d) -> Tensor:
+    """Weight of a 1x1 head as (outputs, D), without gradient."""
+    return head.weight.detach().float().flatten(1)
+
+
+def exceeded_by(values: Tensor, cells: int) -> Tensor:
+    """The value that this many cells of a map exceed, fewer if cells are equal; (B, C, h, w) to (B, C, 1, 1)."""
+    return values.flatten(2).topk(cells + 1, dim=-1).values[..., -1][..., None, None]
+
+
+def hottest_share(heat: Tensor, share: float) -> Tensor:
+    """Heat that a share of a map's cells, rounded down, exceeds; (B, 1, h, w) to (B, 1, 1, 1)."""
+    return exceeded_by(heat, heat.shape[2] * heat.shape[3] * round(share * PARTS) // PARTS)
+
+
+def median(values: Tensor) -> Tensor:
+    """The (lower) median of each map; (B, C, h, w) to (B, C, 1, 1). Exporters know no other way."""
+    return exceeded_by(values, values.shape[2] * values.shape[3] // 2)
 
 
 def residual_heat(deltas: Tensor) -> Tensor:
@@ -80,6 +120,24 @@ def residual_heat(deltas: Tensor) -> Tensor:
     """
     loss = F.smooth_l1_loss(deltas, torch.zeros_like(deltas), reduction="none")
     return 1 - (-loss.mean(1, keepdim=True)).exp()
+
+
+def deviation_heat(deltas: Tensor) -> Tensor:
+    """Box heat as what stands out: `residual_heat` of the residuals against those of most cells of the level.
+
+    An object of about the anchor's size hardly moves its anchor, while background predicts some constant box. So each
+    residual is taken from its median over the level, in units of `SIGMAS` standard deviations, which the median
+    absolute deviation gives: robust as long as objects cover less than half of the level. A picture does not depend on
+    its batch, and training and inference are alike.
+
+    Args:
+        deltas: (B, 4, h, w).
+    Returns:
+        (B, 1, h, w) in [0, 1).
+    """
+    deviation = deltas - median(deltas)
+    sigma = SIGMA_PER_MAD * median(deviation.abs())
+    return residual_heat(deviation / (SIGMAS * sigma.clamp_min(SMALLEST_SIGMA)))
 
 
 def class_activation(level: Tensor, weight: Tensor, logits: Tensor) -> Tensor:

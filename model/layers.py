@@ -1,8 +1,11 @@
 """Small building blocks shared by the parts of the detector."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 PRIOR_LOGIT = -4.6
 """Every cell and query starts as background: sigmoid(-4.6) is 0.01."""
@@ -98,25 +101,39 @@ def classifier(width: int, num_classes: int) -> nn.Linear:
     return layer
 
 
-def sine_encoding(h: int, w: int, width: int, like: Tensor, temperature: float = 10_000.0) -> Tensor:
+def sine_encoding(
+    h: int, w: int, width: int, like: Tensor, origin: Tensor | None = None, temperature: float = 10_000.0
+) -> Tensor:
     """Sinusoidal encoding of cell positions (HMPE, formula 7 without its mask).
 
     Args:
         h, w: cells of the level.
         width: channels, divisible by 4; half for rows, half for columns.
         like: tensor that gives device and dtype.
+        origin: (B, 2), x and y of the first cell, in cells; without it (0, 0).
     Returns:
-        (1, width, h, w).
+        (1 or B, width, h, w).
     """
     steps = torch.arange(width // 4, device=like.device, dtype=torch.float32) / (width // 4)
     frequency = temperature**-steps  # (width / 4,)
-    y = torch.arange(h, device=like.device, dtype=torch.float32)[None, :] * frequency[:, None]  # (width / 4, h)
-    x = torch.arange(w, device=like.device, dtype=torch.float32)[None, :] * frequency[:, None]  # (width / 4, w)
-    rows = torch.cat([y.sin(), y.cos()])[:, :, None].expand(-1, h, w)
-    columns = torch.cat([x.sin(), x.cos()])[:, None, :].expand(-1, h, w)
-    return torch.cat([rows, columns])[None].to(like.dtype)
+    y, x = (torch.arange(side, device=like.device, dtype=torch.float32)[None] for side in (h, w))  # (1, side)
+    if origin is not None:
+        x, y = x + origin[:, :1], y + origin[:, 1:]  # (B, side)
+    y, x = (along[:, None] * frequency[:, None] for along in (y, x))  # (1 or B, width / 4, side)
+    rows = torch.cat([y.sin(), y.cos()], 1)[..., None].expand(-1, -1, h, w)
+    columns = torch.cat([x.sin(), x.cos()], 1)[:, :, None].expand(-1, -1, h, w)
+    return torch.cat([rows, columns], 1).to(like.dtype)
 
 
 def tokens(level: Tensor) -> Tensor:
     """(B, D, h, w) to (B, h * w, D), row by row."""
     return level.flatten(2).transpose(1, 2)
+
+
+def checkpointed(enabled: bool, layer: nn.Module, *inputs: Any) -> Tensor:
+    """Call a layer; if enabled, forget its activations and compute them again in the backward pass."""
+    if not enabled:
+        return layer(*inputs)
+    output = checkpoint(layer, *inputs, use_reentrant=False)
+    assert isinstance(output, Tensor)  # None only if the layer gives None
+    return output

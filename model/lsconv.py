@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.config import LSConvConfig
 from model.layers import ConvNorm, zero
 
 TAPS = 9
@@ -12,34 +13,82 @@ TAPS = 9
 class LSConv(nn.Module):
     """A straight and a bending strip, along x and along y, mixed by learned weights and added to the input.
 
-    The fast form: channels are reduced to a narrow bottleneck, the strips work at half resolution, and each tap
-    weighs its channel on its own (depthwise). Starts as the identity. Relative: Dynamic Snake Convolution
-    (Qi et al., ICCV 2023).
+    Channels are reduced to a bottleneck, and each tap weighs its channel on its own (depthwise); at half resolution
+    this is the fast form. Starts as the identity. One kind of strip can stand alone: the bending one is the Dynamic
+    Snake Convolution (Qi et al., ICCV 2023), the paper's row "DSConv".
     """
 
-    def __init__(self, channels: int, bottleneck: int = 32) -> None:
+    def __init__(self, channels: int, config: LSConvConfig) -> None:
         super().__init__()
-        self.reduce = ConvNorm(channels, bottleneck, 3, stride=2)
-        self.to_bends = nn.Conv2d(bottleneck, 2 * (TAPS - 1), 3, padding=1)
-        self.snake_x = nn.Parameter(torch.randn(TAPS, bottleneck) / TAPS)
-        self.snake_y = nn.Parameter(torch.randn(TAPS, bottleneck) / TAPS)
-        self.linear_x = depthwise(bottleneck, (1, TAPS))
-        self.linear_y = depthwise(bottleneck, (TAPS, 1))
-        self.mix = nn.Parameter(torch.zeros(2))
-        self.expand = ConvNorm(bottleneck, channels, activate=False, starts_at_zero=True)
-        zero(self.to_bends)
+        if config.paths == "off":
+            raise ValueError("an LSConv without paths is no layer: leave it out")
+        narrow, snakes, linears = config.bottleneck, config.paths != "linear", config.paths != "snake"
+        self.stride = 2 if config.resolution == "half" else 1
+        self.reduce = ConvNorm(channels, narrow, 3, stride=self.stride)
+        self.to_bends = nn.Conv2d(narrow, 2 * (TAPS - 1), 3, padding=1) if snakes else None
+        self.snake_x = nn.Parameter(torch.randn(TAPS, narrow) / TAPS) if snakes else None
+        self.snake_y = nn.Parameter(torch.randn(TAPS, narrow) / TAPS) if snakes else None
+        self.linear_x = depthwise(narrow, (1, TAPS)) if linears else None
+        self.linear_y = depthwise(narrow, (TAPS, 1)) if linears else None
+        self.mix = nn.Parameter(torch.zeros(2)) if snakes and linears else None
+        self.expand = ConvNorm(narrow, channels, activate=False, starts_at_zero=True)
+        if self.to_bends is not None:
+            zero(self.to_bends)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, h, w) to the same shape."""
         narrow = self.reduce(x)
-        bends_x, bends_y = torch.tanh(self.to_bends(narrow)).chunk(2, 1)  # (B, TAPS - 1, h / 2, w / 2) each
-        snake = snake_strip(narrow, bends_x, self.snake_x) + snake_strip(
-            narrow.transpose(2, 3), bends_y.transpose(2, 3), self.snake_y
-        ).transpose(2, 3)
-        linear = self.linear_x(narrow) + self.linear_y(narrow)
-        snake_share, linear_share = self.mix.softmax(0)
-        strips = self.expand(narrow + 2 * (snake_share * snake + linear_share * linear))
-        return x + F.interpolate(strips, size=x.shape[-2:], mode="nearest")
+        paths = [path for path in (self._snake(narrow), self._linear(narrow)) if path is not None]
+        shares = [1.0] if self.mix is None else 2 * self.mix.softmax(0)
+        strips = self.expand(narrow + sum(share * path for share, path in zip(shares, paths, strict=True)))
+        return x + (F.interpolate(strips, size=x.shape[-2:], mode="nearest") if self.stride > 1 else strips)
+
+    def bends(self, narrow: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Offsets of the strips along x and along y, (B, TAPS - 1, h, w) each in (-1, 1) cells, if they bend."""
+        if self.to_bends is None:
+            return None
+        bends_x, bends_y = torch.tanh(self.to_bends(narrow)).chunk(2, 1)
+        return bends_x, bends_y
+
+    def _snake(self, narrow: Tensor) -> Tensor | None:
+        bends = self.bends(narrow)
+        if bends is None or self.snake_x is None or self.snake_y is None:
+            return None
+        along_x = snake_strip(narrow, bends[0], self.snake_x)
+        return along_x + snake_strip(narrow.transpose(2, 3), bends[1].transpose(2, 3), self.snake_y).transpose(2, 3)
+
+    def _linear(self, narrow: Tensor) -> Tensor | None:
+        if self.linear_x is None or self.linear_y is None:
+            return None
+        return self.linear_x(narrow) + self.linear_y(narrow)
+
+
+@torch.no_grad()
+def snake_paths(lsconv: LSConv, level: Tensor, row: int, column: int) -> list[Tensor]:
+    """Where the bending strips of one cell look, to be drawn.
+
+    Args:
+        lsconv: in evaluation mode.
+        level: (1, channels, h, w), what enters it.
+        row, column: the cell.
+    Returns:
+        The strip along x and the strip along y, (TAPS, 2) each: x and y of the taps in cells of the level, whose
+        centres lie at whole numbers. At half resolution the paths start at the even cell before. Empty for an LSConv
+        that does not bend.
+    Raises:
+        ValueError: the level has no such cell.
+    """
+    h, w = level.shape[-2:]
+    if not (0 <= row < h and 0 <= column < w):
+        raise ValueError(f"a level of {h} x {w} cells has no cell at row {row}, column {column}")
+    bends = lsconv.bends(lsconv.reduce(level))
+    if bends is None:
+        return []
+    centre = torch.tensor([column // lsconv.stride, row // lsconv.stride], device=level.device)
+    ahead = torch.arange(TAPS, device=level.device) - TAPS // 2
+    sideways = [accumulate(b)[0, :, centre[1], centre[0]].float() for b in bends]  # (TAPS,) each
+    steps = torch.stack([ahead, sideways[0]], 1), torch.stack([sideways[1], ahead], 1)
+    return [(centre + step) * lsconv.stride for step in steps]
 
 
 def depthwise(channels: int, kernel: tuple[int, int]) -> nn.Conv2d:
@@ -72,11 +121,12 @@ def snake_strip(x: Tensor, bends: Tensor, weights: Tensor) -> Tensor:
         (B, C, h, w): sum over taps t of weights[t] * x[row + offset_t, column + t - TAPS // 2].
     """
     h, w = x.shape[-2:]
-    offsets = accumulate(bends.float()).permute(0, 2, 3, 1)  # (B, h, w, TAPS)
-    taps = torch.arange(TAPS, device=x.device, dtype=torch.float32) - TAPS // 2
-    columns = torch.arange(w, device=x.device, dtype=torch.float32)[:, None] + taps  # (w, TAPS)
-    rows = torch.arange(h, device=x.device, dtype=torch.float32)[:, None, None] + offsets  # (B, h, w, TAPS)
+    precise = torch.promote_types(x.dtype, torch.float32)  # places in half precision would be off by cells
+    offsets = accumulate(bends.to(precise)).permute(0, 2, 3, 1)  # (B, h, w, TAPS)
+    taps = torch.arange(TAPS, device=x.device, dtype=precise) - TAPS // 2
+    columns = torch.arange(w, device=x.device, dtype=precise)[:, None] + taps  # (w, TAPS)
+    rows = torch.arange(h, device=x.device, dtype=precise)[:, None, None] + offsets  # (B, h, w, TAPS)
     grid = torch.stack([((columns + 0.5) * (2 / w) - 1).expand_as(rows), (rows + 0.5) * (2 / h) - 1], -1)
     grid = grid.flatten(2, 3)  # (B, h, w * TAPS, 2)
-    samples = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return (samples.unflatten(-1, (w, TAPS)) * weights.t()[None, :, None, None, :].float()).sum(-1).to(x.dtype)
+    samples = F.grid_sample(x.to(precise), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return (samples.unflatten(-1, (w, TAPS)) * weights.t()[None, :, None, None, :].to(precise)).sum(-1).to(x.dtype)

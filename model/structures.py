@@ -41,16 +41,16 @@ class Encoded:
     memory: list[Tensor]
     """Per level (B, D, h, w)."""
     heat: list[LevelHeat]
-    """Per level."""
+    """Per level; empty for a host without HMPE."""
     heat_embedding: list[Tensor]
-    """Per level (B, D, h, w): E_class and E_bbox side by side, weighted by the mixed heat (E_mixed)."""
-    density: Tensor
-    """(B, 1, h, w) on the finest level, each cell in [0, 1]; sums to the object count."""
+    """Per level (B, D, h, w): E_class and E_bbox side by side, weighted by the mixed heat (E_mixed); empty likewise."""
+    density: Tensor | None
+    """(B, 1, h, w) on the finest level, each cell in [0, 1]; sums to the object count. None without D3Q."""
 
     @property
-    def count(self) -> Tensor:
-        """(B,), estimated number of objects."""
-        return self.density.sum((1, 2, 3))
+    def count(self) -> Tensor | None:
+        """(B,), estimated number of objects, or None without D3Q."""
+        return None if self.density is None else self.density.sum((1, 2, 3))
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -81,7 +81,7 @@ class Denoising:
     boxes: Tensor
     """(B, M, 4), noised boxes, cxcywh in fractions of the image."""
     groups: Tensor
-    """(M,), queries of different groups do not see each other."""
+    """(B, M), queries of different groups do not see each other."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class LayerPrediction:
     """What one decoder layer says."""
 
     logits: Tensor
-    """(B, Q, C)."""
+    """(B, Q, C), or (B, Q, C + 1) with the background last; `model.decoder.class_scores` reads both."""
     boxes: Tensor
     """(B, Q, 4), cxcywh in fractions of the image."""
 
@@ -105,6 +105,6 @@ class DetectorOutput:
     queries: Queries
 
     @property
-    def count(self) -> Tensor:
-        """(B,), estimated number of objects."""
+    def count(self) -> Tensor | None:
+        """(B,), estimated number of objects, or None without D3Q."""
         return self.encoded.count

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import BackboneConfig, DetectorConfig, EncoderConfig, QueryConfig
+from model.config import DetectorConfig, HybridEncoderConfig, PlainBackboneConfig, QueryConfig
 from model.detector import Detector
 from training.data.samples import Targets
 
 TINY = DetectorConfig(
     classes=("plane", "ship", "tank"),
     width=16,
-    backbone=BackboneConfig(stem=4, channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1)),
-    encoder=EncoderConfig(heads=2, feedforward=16),
+    backbone=PlainBackboneConfig(stem=4, channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1)),
+    encoder=HybridEncoderConfig(heads=2, feedforward=16),
     query=QueryConfig(k_min=3, k_max=40),
 )
 

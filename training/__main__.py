@@ -1,13 +1,16 @@
-"""`python -m training fit | evaluate | synthesize`."""
+"""`python -m training fit | evaluate | inspect | synthesize | convert | ablate | visualize`."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from model.checkpoint import load_detector
-from training.config import Recipe
+from training.ablate import add_ablate, run_ablate
+from training.data.convert.cli import add_convert, convert
 from training.data.synthetic import synthesize
-from training.loop import best_device, evaluate_on_val, fit
+from training.inspect import inspect
+from training.loop import fit
+from training.report import evaluate_checkpoint
+from training.visualize import add_visualize, run_visualize
 
 
 def parser() -> argparse.ArgumentParser:
@@ -15,7 +18,9 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m training", description="Train and measure the detector.")
     commands = root.add_subparsers(dest="command", required=True)
 
-    train = commands.add_parser("fit", help="train a recipe")
+    train = commands.add_parser(
+        "fit", help="train a recipe; on several GPUs: torchrun --nproc-per-node N -m training fit ..."
+    )
     train.add_argument("recipe", type=Path, help="complete TOML file, see training/recipes/")
     train.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME-OF-THE-RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run")
@@ -24,13 +29,23 @@ def parser() -> argparse.ArgumentParser:
     measure = commands.add_parser("evaluate", help="measure a checkpoint on the val pictures of a recipe")
     measure.add_argument("checkpoint", type=Path, help="folder RUN/checkpoints/step-*")
     measure.add_argument("recipe", type=Path, help="the recipe whose [data] section names the pictures")
-    measure.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
+    measure.add_argument("--out", type=Path, metavar="FOLDER", help="write metrics.json, report.md and pictures here")
+    measure.add_argument("--layers", action="store_true", help="measure the proposals and every decoder layer too")
+
+    look = commands.add_parser("inspect", help="look through the data before training: report and pictures")
+    look.add_argument("source", type=Path, help="a recipe (.toml), or a COCO file (.json)")
+    look.add_argument("--images", type=Path, help="pictures of a COCO file (default: the folder images/ beside it)")
+    look.add_argument("--out", type=Path, required=True, help="folder for report.md and its pictures")
 
     scenes = commands.add_parser("synthesize", help="draw synthetic aerial scenes with boxes, in COCO format")
     scenes.add_argument("out", type=Path, help="new or empty folder")
     scenes.add_argument("--count", type=int, default=1000, help="pictures (default: %(default)s)")
     scenes.add_argument("--size", type=int, default=512, help="side in pixels (default: %(default)s)")
     scenes.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default: %(default)s)")
+
+    add_convert(commands)
+    add_ablate(commands)
+    add_visualize(commands)
     return root
 
 
@@ -50,16 +65,19 @@ def run(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "fit":
             out = arguments.out or Path("runs") / arguments.recipe.stem
-            checkpoint = fit(arguments.recipe, out, arguments.resume, arguments.stop_after)
-            print(f"checkpoint: {checkpoint}")
+            fit(arguments.recipe, out, arguments.resume, arguments.stop_after)
         case "evaluate":
-            detector = load_detector(arguments.checkpoint).to(best_device())
-            metrics = evaluate_on_val(detector, Recipe.from_toml(arguments.recipe))
-            print(metrics.table())
-            if arguments.json:
-                arguments.json.write_text(metrics.to_json() + "\n", encoding="utf-8")
+            print(evaluate_checkpoint(arguments.checkpoint, arguments.recipe, arguments.out, arguments.layers))
+        case "inspect":
+            print(inspect(arguments.source, arguments.images, arguments.out))
         case "synthesize":
             synthesize(arguments.out, arguments.count, arguments.size, arguments.seed)
+        case "convert":
+            print(convert(arguments))
+        case "ablate":
+            print(f"table: {run_ablate(arguments)}")
+        case "visualize":
+            print(*run_visualize(arguments), sep="\n")
 
 
 if __name__ == "__main__":

@@ -7,34 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.config import BackboneConfig, Config, DecoderConfig, DetectorConfig, EncoderConfig, HeatConfig, QueryConfig
-
-
-class ModelConfig(Config):
-    """The detector without its classes, which come from the data."""
-
-    strides: tuple[int, ...]
-    width: int
-    anchor_cells: float
-    pixel_mean: tuple[float, float, float]
-    pixel_std: tuple[float, float, float]
-    backbone: BackboneConfig
-    heat: HeatConfig
-    encoder: EncoderConfig
-    query: QueryConfig
-    decoder: DecoderConfig
-
-    @model_validator(mode="after")
-    def check_complete(self) -> Self:
-        for name in type(self).model_fields:
-            table = getattr(self, name)
-            if isinstance(table, Config) and (missing := set(type(table).model_fields) - table.model_fields_set):
-                raise ValueError(f"a recipe is complete, but [model.{name}] lacks {', '.join(sorted(missing))}")
-        return self
-
-    def detector(self, classes: tuple[str, ...]) -> DetectorConfig:
-        """The detector's configuration for these classes."""
-        return DetectorConfig(classes=classes, **{name: getattr(self, name) for name in type(self).model_fields})
+from model.config import Config
+from training.losses import ClassificationKind
+from training.model_config import ModelConfig
 
 
 class DataConfig(Config):
@@ -90,6 +65,9 @@ class AugmentConfig(Config):
     """Largest standard deviation of added noise, on the scale 0 to 255."""
     channel_shuffle: float = Field(ge=0, le=1)
     """Chance that the colour channels change places, as in false-colour pictures."""
+    position_shift: int = Field(ge=0)
+    """Positions in a crop are moved by up to this many pixels, so that it stands for any part of a larger picture
+    (SHAPE, Kiyono et al., 2021)."""
 
     @model_validator(mode="after")
     def check_scale(self) -> Self:
@@ -99,22 +77,40 @@ class AugmentConfig(Config):
 
 
 class LossConfig(Config):
-    """Weights of the terms; see training/losses.py for the terms."""
+    """Which terms the objective has, and their weights; see training/losses.py for the terms."""
 
+    classification_kind: ClassificationKind
+    """How decoder layers and denoising learn classes; proposals too, but by `focal` where this is `cross_entropy`."""
     classification: float = Field(ge=0)
-    """Weight of MAL in proposals, decoder layers and denoising."""
+    """Weight of the class loss in decoder layers and denoising."""
+    proposal_classification: float = Field(ge=0)
+    """Weight of the class loss in proposals."""
     tiny_l1: float = Field(ge=0)
-    """Weight of D3Q's refined box loss."""
+    """Weight of D3Q's refined box loss, wherever boxes are learnt."""
+    l1: float = Field(ge=0)
+    """Weight of DETR's box loss, wherever boxes are learnt."""
     giou: float = Field(ge=0)
     dense: float = Field(ge=0)
     """Weight of the dense one-to-many head, from which the heat maps are read."""
     density: float = Field(ge=0)
     """Weight of D3Q's density focal loss."""
     count: float = Field(ge=0)
-    """Weight of the relative count error."""
+    """Weight of the relative count error, which D3Q does not have."""
     denoising: float = Field(ge=0)
+    density_target: Literal["box", "paper"]
+    """How wide an object's Gaussian is: three sigma are half a side, or D3Q's radius rule."""
     density_overlap: Literal["sum", "max"]
     """How the Gaussians of overlapping objects combine; the paper takes the maximum."""
+
+
+class MatcherConfig(Config):
+    """Weights of the costs by which queries are matched with objects."""
+
+    classification: float = Field(ge=0)
+    """Weight of the focal cost, or of the softmax cost where the decoder classifies by softmax."""
+    tiny_l1: float = Field(ge=0)
+    l1: float = Field(ge=0)
+    giou: float = Field(ge=0)
 
 
 class DenoisingConfig(Config):
@@ -122,27 +118,53 @@ class DenoisingConfig(Config):
 
     queries: int = Field(ge=0)
     """Positive denoising queries per image, about, with as many negative ones; 0 turns denoising off."""
+    max_groups: int = Field(ge=1)
+    """Most noised copies of an object; without this limit a picture of one object has `queries` of them."""
     label_noise: float = Field(ge=0, le=1)
-    """Chance that a denoising query carries a random label."""
+    """Chance that a denoising query carries a random label; DINO's ratio of 0.5 is a chance of 0.25."""
     box_noise: float = Field(ge=0)
-    """Largest shift and scaling of a positive query, in box sides; a negative one gets up to twice that."""
+    """Size of the noise of a positive query; a negative one gets up to twice that."""
+    box_noise_on: Literal["centre", "corners"]
+    """`centre`: the centre moves by up to `box_noise` sides, and a side grows by up to a factor exp(`box_noise`).
+    `corners`: each corner moves by up to `box_noise` half sides, as in DINO."""
 
 
 class OptimizerConfig(Config):
-    """AdamW with linear warm-up, a flat part and a cosine end."""
+    """AdamW with linear warm-up and a falling learning rate."""
 
     learning_rate: float = Field(gt=0)
+    backbone_factor: float = Field(ge=0, le=1)
+    """Learning rate of the backbone as a share of the others'; small for a pre-trained one."""
     weight_decay: float = Field(ge=0)
     """Applied to matrices and kernels, not to biases, norms and gates."""
     clip_norm: float = Field(gt=0)
     """Largest norm of the whole gradient."""
     warmup_steps: int = Field(ge=0)
-    flat: float = Field(ge=0, le=1)
-    """Share of the steps before the cosine decay starts."""
-    final: float = Field(ge=0, le=1)
-    """Learning rate at the end, as a share of the peak."""
+    schedule: Literal["cosine", "step"]
+    """`cosine`: flat, then half a cosine down to `final`. `step`: falls to a tenth at each of the `milestones`."""
+    flat: float = Field(default=1.0, ge=0, le=1)
+    """Cosine: share of the steps before the decay starts."""
+    final: float = Field(default=1.0, ge=0, le=1)
+    """Cosine: learning rate at the end, as a share of the peak."""
+    milestones: tuple[float, ...] = ()
+    """Step: shares of the run after which the rate falls; D3Q's 20th of 24 epochs is 0.8333."""
     ema_decay: float = Field(ge=0, lt=1)
     """Decay of the averaged weights, which are the ones that are evaluated and shipped."""
+
+    @model_validator(mode="after")
+    def check_schedule(self) -> Self:
+        """A schedule's own keys are stated, and no others say anything."""
+        for schedule, keys in (("cosine", ("flat", "final")), ("step", ("milestones",))):
+            for key in keys:
+                if schedule == self.schedule and key not in self.model_fields_set:
+                    raise ValueError(f"schedule {schedule!r} needs {key}")
+                if schedule != self.schedule and getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"schedule {self.schedule!r} does not read {key}; leave it out")
+        if self.schedule == "step" and not self.milestones:
+            raise ValueError("schedule 'step' needs milestones, such as [0.8333]")
+        if list(self.milestones) != sorted({m for m in self.milestones if 0 < m < 1}):
+            raise ValueError(f"milestones {self.milestones} must rise, between 0 and 1")
+        return self
 
 
 class RunConfig(Config):
@@ -150,13 +172,16 @@ class RunConfig(Config):
 
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
+    """Pictures per step, of all training processes together."""
     seed: int = Field(ge=0)
     precision: Literal["bf16", "fp32"]
     """Precision of backbone and encoder; the decoder and the losses always run in fp32."""
+    compile: bool
+    """Compile backbone and encoder (torch.compile): minutes at the start, which a long run earns back on a GPU."""
     threads: int = Field(ge=0)
-    """CPU threads for the model; 0 leaves the choice to PyTorch."""
+    """CPU threads for the model in each training process; 0 leaves the choice to PyTorch."""
     workers: int = Field(ge=0)
-    """Processes that read and augment pictures; 0 does it between the steps."""
+    """Processes that read and augment pictures for each training process; 0 does it between the steps."""
     checkpoint_every: int = Field(gt=0)
     """Steps between checkpoints."""
     evaluate_every: int = Field(ge=0)
@@ -174,16 +199,35 @@ class Recipe(Config):
     data: DataConfig
     augment: AugmentConfig
     loss: LossConfig
+    matcher: MatcherConfig
     denoising: DenoisingConfig
     optimizer: OptimizerConfig
     run: RunConfig
 
     @model_validator(mode="after")
     def check_sizes(self) -> Self:
-        stride = self.model.detector(self.data.classes).strides[-1]
+        detector = self.model.detector(self.data.classes)
+        stride = detector.strides[-1]
+        if detector.encoder.kind == "deformable":  # its level of stride 64 rounds up: D3Q's 800 pixels are 13 cells
+            stride = min(stride, 32)
         for name, size in (("augment.crop", self.augment.crop), ("data.val_size", self.data.val_size)):
             if size % stride:
                 raise ValueError(f"{name} {size} is not a multiple of the coarsest stride {stride}")
+        return self
+
+    @model_validator(mode="after")
+    def check_losses(self) -> Self:
+        """Every loss needs the part of the model that it teaches."""
+        kind, reading = self.loss.classification_kind, self.model.decoder.classification
+        needed = "softmax" if kind == "cross_entropy" else "sigmoid"
+        if reading != needed:
+            raise ValueError(f"loss.classification_kind {kind!r} needs model.decoder.classification {needed!r}")
+        for part, losses in (("heat", ("dense",)), ("density", ("density", "count"))):
+            asked = [name for name in losses if getattr(self.loss, name) > 0]
+            if getattr(self.model, part) is None and asked:
+                raise ValueError(
+                    f"loss.{asked[0]} is above 0, but there is no model.{part}: set it to 0, or add the table"
+                )
         return self
 
     @classmethod
@@ -191,15 +235,18 @@ class Recipe(Config):
         """Read a recipe; relative paths in it are taken from the recipe's folder."""
         recipe = super().from_toml(path)
         folder = Path(path).resolve().parent
-        data, run = (_from_folder(section, folder) for section in (recipe.data, recipe.run))
-        return recipe.model_copy(update={"data": data, "run": run})
+        data, run, backbone = (_from_folder(part, folder) for part in (recipe.data, recipe.run, recipe.model.backbone))
+        model = recipe.model.model_copy(update={"backbone": backbone})
+        return recipe.model_copy(update={"model": model, "data": data, "run": run})
 
     def to_toml(self) -> str:
         """The recipe as a file that says the same wherever it lies: paths are absolute, comments are gone."""
-        return "\n".join(_toml_lines("", self.model_dump(mode="json", exclude_none=True))).lstrip() + "\n"
+        recipe = self.model_dump(mode="json", exclude_none=True)
+        recipe["model"] |= {name: False for name, value in self.model if value is None}  # a part that is left out
+        return "\n".join(_toml_lines("", recipe)).lstrip() + "\n"
 
 
-def _from_folder(section: DataConfig | RunConfig, folder: Path) -> DataConfig | RunConfig:
+def _from_folder(section: Config, folder: Path) -> Config:
     """The section with its relative paths taken from a folder."""
     paths = {name: folder / value for name, value in section if isinstance(value, Path)}
     return section.model_copy(update=paths)

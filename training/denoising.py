@@ -1,15 +1,25 @@
 """Contrastive denoising (DINO, Zhang et al., 2023, section 3.3): restore noised objects, reject stronger noise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from model.boxes import to_xyxy
 from model.structures import Denoising
 from training.config import DenoisingConfig
 from training.data.samples import Targets
 
-MOST_GROUPS = 5
+PADDING = -1
+"""Group of the queries that fill a picture up to the longest of its batch: only they see each other."""
+SMALLEST_SIDE = 1e-3
+"""Noised boxes are at least this fraction of the picture wide."""
+NUMBERS = 10
+"""Random numbers per query: whether the label is replaced, by which, and a sign and a size for each side of the box."""
+Draw = Callable[[int, int], Tensor]
+"""(B, M) to random numbers (B, M, NUMBERS), even in [0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -22,43 +32,86 @@ class DenoisingTask:
     boxes: Tensor
     """(B, M, 4), true boxes."""
     weight: Tensor
-    """(B, M), 0 for padding."""
-    groups: int
-    """How many noised copies each object has."""
+    """(B, M), one over the picture's groups, so that the copies of an object weigh 1 together; 0 for padding."""
 
 
-def make_denoising(targets: Targets, num_classes: int, config: DenoisingConfig) -> DenoisingTask | None:
+def from_torch(pictures: int, queries: int) -> Tensor:
+    """Random numbers from torch's own generator."""
+    return torch.rand(pictures, queries, NUMBERS)
+
+
+class DrawOfStep:
+    """Random numbers by the seed, the step and the picture's place in it: no matter which process has the picture."""
+
+    def __init__(self, seed: int, step: int, batch_size: int, rows: range) -> None:
+        """For these rows of the step's whole batch."""
+        # The third number keeps these streams apart from each other and from those of the loader.
+        self._seeds = [[seed, step * batch_size + row, 2] for row in rows]
+        self._shift_seeds = [[seed, step * batch_size + row, 3] for row in rows]
+
+    def __call__(self, pictures: int, queries: int) -> Tensor:
+        assert pictures == len(self._seeds)
+        generators = (np.random.default_rng(seed) for seed in self._seeds)
+        return torch.from_numpy(np.stack([g.random((queries, NUMBERS), dtype=np.float32) for g in generators]))
+
+    def shifts(self, most: float) -> Tensor:
+        """(B, 2), each from 0 to `most`."""
+        generators = (np.random.default_rng(seed) for seed in self._shift_seeds)
+        return most * torch.from_numpy(np.stack([g.random(2, dtype=np.float32) for g in generators]))
+
+
+def make_denoising(
+    targets: Targets, num_classes: int, config: DenoisingConfig, draw: Draw = from_torch
+) -> DenoisingTask | None:
     """Noise the ground truth, in groups of one positive and one negative copy of each object.
 
-    Positives move by up to `box_noise` sides, negatives by one to two times that. None if there is nothing to noise.
-    A picture with fewer objects than the fullest is padded with copies of a box in its middle; as in DINO, they are
-    seen within their group, but weigh nothing.
+    A picture gets as many groups as `queries` has room for, whatever it is batched with. (DINO counts the objects of
+    the fullest picture; for D3Q, which trains with one picture a batch, the two are the same.) Padding stands apart and
+    weighs nothing; a batch without objects is all padding, so that every process uses the same parameters.
+
+    Returns:
+        None if denoising is off. M is at least 2.
     """
-    objects = int(targets.counts.max())
-    if config.queries == 0 or objects == 0:
+    if config.queries == 0:
         return None
-    groups = max(1, min(MOST_GROUPS, config.queries // objects))
-    labels = targets.labels[:, :objects].repeat(1, 2 * groups)  # (B, M), M = 2 * groups * objects
-    boxes = targets.boxes[:, :objects].repeat(1, 2 * groups, 1)
-    position = torch.arange(labels.shape[1], device=labels.device)
-    negative = position // objects % 2 == 1  # (M,)
-    real = labels >= 0
+    objects = targets.counts  # (B,)
+    groups = (config.queries // objects.clamp_min(1)).clamp(1, config.max_groups)
+    longest = max(1, int((groups * objects).max()))
+    position = torch.arange(2 * longest, device=objects.device)[None]  # (1, M)
+    # Within a group: first each object once to restore, then each once to reject.
+    in_turn = position // objects.clamp_min(1)[:, None]  # (B, M)
+    index = position - in_turn * objects.clamp_min(1)[:, None]
+    negative, group = in_turn % 2 == 1, in_turn // 2
+    real = (group < groups[:, None]) & (objects > 0)[:, None]
+    labels = targets.labels.gather(1, index).masked_fill(~real, 0)
+    boxes = targets.boxes.gather(1, index[..., None].expand(-1, -1, 4))
+    boxes = torch.where(real[..., None], boxes, 0.5)
+    numbers = draw(*labels.shape).to(boxes.device)
     queries = Denoising(
-        labels=_noised_labels(labels.clamp_min(0), num_classes, config.label_noise),
-        boxes=_noised_boxes(boxes, negative, config.box_noise),
-        groups=position // (2 * objects),
+        labels=_noised_labels(labels, num_classes, config.label_noise, numbers[..., :2]),
+        boxes=_noised_boxes(boxes, negative, config, numbers[..., 2:]),
+        groups=group.masked_fill(~real, PADDING),
     )
-    return DenoisingTask(queries, labels.masked_fill(negative, -1), boxes, real.float(), groups)
+    return DenoisingTask(queries, labels.masked_fill(negative | ~real, -1), boxes, real / groups[:, None])
 
 
-def _noised_labels(labels: Tensor, num_classes: int, chance: float) -> Tensor:
-    random_labels = torch.randint_like(labels, num_classes)
-    return torch.where(torch.rand(labels.shape, device=labels.device) < chance, random_labels, labels)
+def _noised_labels(labels: Tensor, num_classes: int, chance: float, numbers: Tensor) -> Tensor:
+    """(B, M), some of them replaced, by random numbers (B, M, 2)."""
+    return torch.where(numbers[..., 0] < chance, (numbers[..., 1] * num_classes).long(), labels)
 
 
-def _noised_boxes(boxes: Tensor, negative: Tensor, amount: float) -> Tensor:
-    sign = torch.randint_like(boxes, 2) * 2 - 1
-    size = torch.rand_like(boxes) + negative[:, None]
-    noise = sign * size * amount
-    centre = boxes[..., :2] + noise[..., :2] * boxes[..., 2:]
-    return torch.cat([centre.clamp(0, 1), (boxes[..., 2:] * noise[..., 2:].exp()).clamp(1e-3, 1)], -1)
+def _noised_boxes(boxes: Tensor, negative: Tensor, config: DenoisingConfig, numbers: Tensor) -> Tensor:
+    """(B, M, 4), of which `negative` (B, M) are noised by one to two times the noise, the others by up to one.
+
+    The random numbers are (B, M, 8).
+    """
+    sign = (numbers[..., :4] < 0.5).to(boxes) * 2 - 1
+    noise = sign * (numbers[..., 4:] + negative[..., None]) * config.box_noise
+    sides = boxes[..., 2:]
+    match config.box_noise_on:
+        case "centre":
+            centre, sides = boxes[..., :2] + noise[..., :2] * sides, sides * noise[..., 2:].exp()
+        case "corners":
+            corners = (to_xyxy(boxes) + noise * (sides / 2).repeat(1, 1, 2)).clamp(0, 1)
+            centre, sides = (corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]
+    return torch.cat([centre.clamp(0, 1), sides.clamp(SMALLEST_SIDE, 1)], -1)

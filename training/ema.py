@@ -3,6 +3,8 @@
 import copy
 
 import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from model.detector import Detector
 
@@ -14,16 +16,32 @@ class AveragedDetector:
     """
 
     def __init__(self, detector: Detector, decay: float) -> None:
+        """Begin with the detector's weights, which must go on living in the tensors that they are in now."""
         self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
         self.decay = decay
+        self._own, self._followed = _split(self.detector), _split(detector)
 
     @torch.no_grad()
-    def update(self, detector: Detector, step: int) -> None:
+    def update(self, step: int) -> None:
         """Move towards the detector's weights; faster in the first steps, when the average is still of noise."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = detector.state_dict()
-        for name, average in self.detector.state_dict().items():
-            if average.is_floating_point():
-                average.lerp_(current[name], 1 - decay)
-            else:  # how many batches a norm has seen
-                average.copy_(current[name])
+        get_ema_multi_avg_fn(decay)(self._own[0], self._followed[0], step)
+        self._copy_counts()
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew with the detector's present weights."""
+        for own, followed in zip(self._own[0], self._followed[0], strict=True):
+            own.copy_(followed)
+        self._copy_counts()
+
+    def _copy_counts(self) -> None:
+        """Whole numbers, such as how many batches a norm has seen, have no average."""
+        for own, followed in zip(self._own[1], self._followed[1], strict=True):
+            own.copy_(followed)
+
+
+def _split(detector: Detector) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors of the state that are of floating point, and the others."""
+    tensors = list(detector.state_dict().values())
+    return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]

@@ -1,103 +1,33 @@
-"""The training loop: what happens to a batch. Policy lives in the recipe."""
+"""A run: which steps are made, and what is kept, measured and said between them. A step is in training/trainer.py."""
 
 import math
-from contextlib import closing
-from dataclasses import asdict
+import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, convert_conv2d_weight_memory_format
 from tqdm import tqdm
 
-from model.checkpoint import read_weights
 from model.detector import Detector
 from training.config import Recipe
-from training.criterion import Loss, SetCriterion
 from training.data.datasets import CocoDataset
-from training.data.loader import training_batches
+from training.data.loader import pictures_of_step, training_batches
 from training.data.samples import Targets
 from training.data.transforms import Augment
-from training.denoising import make_denoising
-from training.ema import AveragedDetector
 from training.evaluate import Metrics, evaluate
-from training.optimizer import learning_rate, make_optimizer
-from training.tracking import Journal, RunFolder, changes, restore
+from training.history import draw_history
+from training.parallel import Processes
+from training.tracking import BAD_BATCHES, Journal, RunFolder, changes, write_whole
+from training.trainer import Trainer
 
 MOST_SKIPPED = 20
 """Steps without a finite loss, one after the other, after which a run gives up."""
 
 NMS_IOU = 0.8
 """Suppression of duplicates during evaluation: what a model is shipped with unless its manifest says otherwise."""
-
-
-class Trainer:
-    """Model, average, optimizer and criterion of one run."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.device = best_device()
-        torch.manual_seed(recipe.run.seed)
-        config = recipe.model.detector(recipe.data.classes)
-        self.detector = Detector(config).to(self.device).train()
-        convert_conv2d_weight_memory_format(self.detector, torch.channels_last)
-        self.average = AveragedDetector(self.detector, recipe.optimizer.ema_decay)
-        self.optimizer = make_optimizer(self.detector, recipe.optimizer)
-        self.criterion = SetCriterion(recipe.loss, config)
-        self.skipped = 0
-
-    def start_from(self, checkpoint: Path) -> None:
-        """Take over the weights whose names and shapes fit, and say how many did."""
-        own = self.detector.state_dict()
-        weights = read_weights(checkpoint)
-        fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
-        if not fitting:
-            raise ValueError(f"no weight of {checkpoint} fits this model; set run.init to one of a related model")
-        self.detector.load_state_dict(fitting, strict=False)
-        self.average = AveragedDetector(self.detector, self.recipe.optimizer.ema_decay)
-        tqdm.write(f"started from {checkpoint}: {len(fitting)} of {len(own)} tensors fit")
-
-    def restore(self, checkpoint: Path) -> int:
-        """Go on exactly where a checkpoint was written; returns the number of steps done by then."""
-        return restore(checkpoint, self.detector, self.average, self.optimizer)
-
-    def step(self, number: int, images: Tensor, targets: Targets) -> dict[str, float]:
-        """One update; returns its figures. A loss or gradient that is not finite changes nothing."""
-        recipe = self.recipe
-        rate = learning_rate(number, recipe.run.steps, recipe.optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        statistics = [buffer.clone() for buffer in self.detector.buffers()]
-        images, targets = images.to(self.device), targets.to(self.device)
-        denoising = make_denoising(targets, len(recipe.data.classes), recipe.denoising)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.run.precision == "bf16"):
-            output = self.detector(images, denoising and denoising.queries, targets.counts)
-        loss = self.criterion(output, targets, denoising)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        norm = float(clip_grad_norm_(self.detector.parameters(), recipe.optimizer.clip_norm))
-        if self._accepts(loss, norm, number):
-            self.optimizer.step()
-            self.average.update(self.detector, number)
-        else:
-            for buffer, before in zip(self.detector.buffers(), statistics, strict=True):
-                buffer.copy_(before)
-        return {**loss.figures(), "gradient_norm": norm, "learning_rate": rate}
-
-    def _accepts(self, loss: Loss, norm: float, number: int) -> bool:
-        """Whether a step is finite; too many others in a row end the run with a FloatingPointError."""
-        if torch.isfinite(loss.total) and math.isfinite(norm):
-            self.skipped = 0
-            return True
-        self.skipped += 1
-        broken = [name for name, term in loss.terms.items() if not torch.isfinite(term)] or ["the gradient"]
-        tqdm.write(f"step {number}: {', '.join(broken)} not finite; the step is skipped")
-        if self.skipped >= MOST_SKIPPED:
-            raise FloatingPointError(
-                f"{MOST_SKIPPED} steps in a row had no finite loss ({', '.join(broken)}); "
-                "lower optimizer.learning_rate or set run.precision to fp32"
-            )
-        return False
 
 
 def best_device() -> torch.device:
@@ -115,6 +45,7 @@ def fit(recipe_path: Path, out: Path, resume: bool = False, stop_after: int | No
         stop_after: end after this many steps in all, as if interrupted; the schedule stays the recipe's.
     Raises:
         FileExistsError: `out` already holds a run and `resume` was not asked for.
+        OSError: something could not be read or, on a full disk, written.
         ValueError: a bad recipe, bad data, or a run of another model.
         FloatingPointError: the loss stayed infinite or NaN.
     """
@@ -125,72 +56,139 @@ def fit(recipe_path: Path, out: Path, resume: bool = False, stop_after: int | No
     checkpoint = folder.latest()
     if checkpoint is not None and not resume:
         raise FileExistsError(f"{out} already holds a run up to {checkpoint.name}; pass --resume, or another --out")
+    processes = Processes()
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     pictures, val_pictures = train_set(recipe), val_set(recipe)
-    trainer, first = Trainer(recipe), 0
-    if checkpoint is not None:
-        check_same_batches(Recipe.from_toml(out / "recipe.toml"), recipe)
-        first = trainer.restore(checkpoint)
-    elif recipe.run.init is not None:
-        trainer.start_from(recipe.run.init)
+    processes.say(f"train: {pictures.report}")
+    trainer = Trainer(recipe, processes)
+    first = begin(trainer, checkpoint, out)
     last = recipe.run.steps if stop_after is None else min(recipe.run.steps, stop_after)
     if checkpoint is not None and first >= last:
-        tqdm.write(f"nothing to do: {first} steps are done, and {last} are asked for")
+        processes.say(f"nothing to do: {first} steps are done, and {last} are asked for")
         return checkpoint
-    (out / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-    with closing(Journal(out, first)) as journal:
-        return _run(trainer, pictures, val_pictures, folder, journal, range(first, last))
+    with ExitStack() as closed_in_the_end:
+        journal = None
+        if processes.is_main:
+            write_whole(out / "recipe.toml", recipe.to_toml())
+            journal = closed_in_the_end.enter_context(closing(Journal(out, first)))
+        Run(trainer, pictures, val_pictures, folder, journal).carry_out(range(first, last))
+    processes.part_ways()
+    final = folder.latest()
+    assert final is not None  # the last step wrote one
+    processes.say(f"checkpoint: {final}")
+    return final
 
 
-def check_same_batches(before: Recipe, after: Recipe) -> None:
-    """Say what a resumed run changes; raise ValueError if it could not tell which pictures it has already seen."""
+def begin(trainer: Trainer, checkpoint: Path | None, out: Path) -> int:
+    """Bring the trainer to where it starts; returns the number of steps done by then."""
+    recipe, say = trainer.recipe, trainer.processes.say
+    if checkpoint is not None:
+        for line in checked_changes(out / "recipe.toml", recipe):
+            say(f"resumed with a change, {line}")
+        first = trainer.restore(checkpoint)
+        say(f"{out} goes on after {first} steps")
+        return first
+    if recipe.run.init is not None:
+        trainer.start_from(recipe.run.init)
+    else:
+        trainer.start_fresh()
+    say(f"{out} begins: {out / 'metrics.jsonl'} for scripts, {out / 'tensorboard'} for eyes")
+    return 0
+
+
+def checked_changes(kept: Path, recipe: Recipe) -> list[str]:
+    """What a resumed run changes against the recipe that it keeps, which may be of an older version of this code.
+
+    Raises:
+        ValueError: the run could not tell which pictures it has already seen.
+    """
+    before, after = (tomllib.loads(text) for text in (kept.read_text(encoding="utf-8"), recipe.to_toml()))
     differences = list(changes(before, after))
     if refused := [line for line in differences if line.startswith(("run.seed:", "run.batch_size:"))]:
         raise ValueError(f"a run cannot be resumed with {'; '.join(refused)}; begin another one (--out)")
-    for line in differences:
-        tqdm.write(f"resumed with a change, {line}")
+    return differences
 
 
-def _run(
-    trainer: Trainer,
-    pictures: CocoDataset,
-    val_pictures: CocoDataset | None,
-    folder: RunFolder,
-    journal: Journal,
-    steps: range,
-) -> Path:
-    """Some steps, at least one, with checkpoints and evaluations between them; returns the last checkpoint."""
-    recipe, run = trainer.recipe, trainer.recipe.run
-    first, last = steps.start, steps.stop
-    batches = training_batches(pictures, Augment(recipe.augment), run.seed, run.batch_size, first, last, run.workers)
-    progress = tqdm(
-        batches, initial=first, total=last, desc="training", unit="step", dynamic_ncols=True, smoothing=0.05
-    )
-    checkpoint = None
-    for number, (images, targets) in zip(steps, progress, strict=True):
-        figures = trainer.step(number, images, targets)
-        done = number + 1
-        if done % run.log_every == 0 or done == last:
+@dataclass(frozen=True)
+class Run:
+    """A trainer with all that it needs around it."""
+
+    trainer: Trainer
+    pictures: CocoDataset
+    val_pictures: CocoDataset | None
+    folder: RunFolder
+    journal: Journal | None
+    """Of the main process, which alone writes; None in the others."""
+
+    def carry_out(self, steps: range) -> None:
+        """Some steps, at least one, with checkpoints and evaluations between them, and a picture at the end."""
+        for number, (images, targets) in zip(steps, self._batches(steps), strict=True):
+            figures = self.trainer.step(number, images, targets)
+            if self.trainer.skipped:
+                self._skip(number, figures)
+            if self.journal is not None:
+                self._keep(self.journal, number + 1, figures, is_last=number + 1 == steps.stop)
+        if self.journal is not None:
+            draw_history(self.folder.path)
+
+    def _batches(self, steps: range) -> Iterator[tuple[Tensor, Targets]]:
+        """The process's part of each batch; the main process shows a bar."""
+        trainer, run = self.trainer, self.trainer.recipe.run
+        augment, rows = Augment(trainer.recipe.augment), trainer.rows
+        batches = training_batches(
+            self.pictures, augment, run.seed, run.batch_size, steps.start, steps.stop, run.workers, rows
+        )
+        if self.journal is None:
+            return batches
+        bar = tqdm(
+            batches,
+            initial=steps.start,
+            total=steps.stop,
+            desc="training",
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
+        return iter(bar)
+
+    def _keep(self, journal: Journal, done: int, figures: dict[str, float], is_last: bool) -> None:
+        """Journal, checkpoint and evaluation after `done` steps, each when it is due."""
+        trainer, run = self.trainer, self.trainer.recipe.run
+        if done % run.log_every == 0 or is_last:
             journal.write(done, figures)
-            progress.set_postfix(loss=f"{figures['loss']:.2f}", refresh=False)
-        if done % run.checkpoint_every == 0 or done == last:
-            checkpoint = folder.save(done, trainer.detector, trainer.average, trainer.optimizer)
+        if done % run.checkpoint_every == 0 or is_last:
+            self.folder.save(done, trainer.detector, trainer.average, trainer.optimizer)
         between = run.evaluate_every > 0 and done % run.evaluate_every == 0
-        if val_pictures is not None and (between or done == run.steps):
-            metrics = score(trainer.average.detector, val_pictures, recipe)
+        if self.val_pictures is not None and (between or done == run.steps):
+            metrics = score(trainer.average.detector, self.val_pictures, trainer.recipe)
             tqdm.write(f"after {done} steps\n{metrics.table()}")
             journal.write(done, scalars(metrics))
-    assert checkpoint is not None  # the last step wrote one
-    return checkpoint
+
+    def _skip(self, number: int, figures: dict[str, float]) -> None:
+        """Note the pictures of a step that was not finite. Raises FloatingPointError after too many in a row."""
+        trainer, run = self.trainer, self.trainer.recipe.run
+        terms = {name: value for name, value in figures.items() if name.startswith("loss")}
+        broken = [name.removeprefix("loss/") for name, value in terms.items() if not math.isfinite(value)]
+        what = ", ".join(name for name in broken if name != "loss") or "the gradient"
+        if self.journal is not None:
+            augment = Augment(trainer.recipe.augment)
+            samples = pictures_of_step(self.pictures, augment, run.seed, run.batch_size, number)
+            named = [[{"id": i, "path": str(self.pictures.path_of(i))} for i in ids] for ids in samples]
+            self.folder.note_bad_batch(number, terms, named)
+        pictures = f"its pictures are listed in {self.folder.path / BAD_BATCHES}"
+        if trainer.skipped >= MOST_SKIPPED:
+            raise FloatingPointError(
+                f"{MOST_SKIPPED} steps in a row had no finite loss ({what}), the last of them step {number}; "
+                f"{pictures}; lower optimizer.learning_rate or set run.precision to fp32"
+            )
+        trainer.processes.say(f"step {number}: {what} not finite; the step is skipped; {pictures}")
 
 
 def train_set(recipe: Recipe) -> CocoDataset:
-    """The pictures to learn from; says what was left out of them."""
+    """The pictures to learn from."""
     data = recipe.data
-    pictures = CocoDataset(data.train_images, data.train_annotations, data.classes, data.train_size, data.min_box_px)
-    tqdm.write(f"train: {pictures.report}")
-    return pictures
+    return CocoDataset(data.train_images, data.train_annotations, data.classes, data.train_size, data.min_box_px)
 
 
 def val_set(recipe: Recipe) -> CocoDataset | None:
@@ -216,8 +214,8 @@ def score(detector: Detector, pictures: CocoDataset, recipe: Recipe) -> Metrics:
     )
 
 
-def evaluate_on_val(detector: Detector, recipe: Recipe) -> Metrics:
-    """Evaluate a detector on the val pictures of a recipe.
+def matching_val_set(detector: Detector, recipe: Recipe) -> CocoDataset:
+    """The val pictures of a recipe, for a detector that may be of another one.
 
     Raises:
         ValueError: the recipe names no val pictures, or the detector knows other classes.
@@ -228,7 +226,12 @@ def evaluate_on_val(detector: Detector, recipe: Recipe) -> Metrics:
     pictures = val_set(recipe)
     if pictures is None:
         raise ValueError("the recipe names no val pictures: set data.val_images and data.val_annotations")
-    return score(detector, pictures, recipe)
+    return pictures
+
+
+def evaluate_on_val(detector: Detector, recipe: Recipe) -> Metrics:
+    """Evaluate a detector on the val pictures of a recipe; raises what `matching_val_set` raises."""
+    return score(detector, matching_val_set(detector, recipe), recipe)
 
 
 def scalars(metrics: Metrics) -> dict[str, float]:

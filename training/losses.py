@@ -1,13 +1,42 @@
 """The terms of the objective, as pure functions. Each returns a sum; the criterion normalises and weighs."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model.boxes import overlaps, to_xyxy
 
+ClassificationKind = Literal["mal", "vfl", "focal", "cross_entropy"]
+"""How queries learn their class; `cross_entropy` is over C + 1 classes, the others over C sigmoids."""
+BACKGROUND_WEIGHT = 0.1
+"""Weight of a background query in the cross-entropy (DETR, Carion et al., 2020; D3Q's published variant)."""
 SMALLEST_SIDE = 1e-4
 """Fraction of the image below which a side is not told apart in a logarithm."""
+
+
+def classification_loss(
+    kind: ClassificationKind, logits: Tensor, labels: Tensor, quality: Tensor, weight: Tensor
+) -> Tensor:
+    """The sum of one of the losses below.
+
+    Args:
+        kind: which.
+        logits: (M, C), or (M, C + 1) with the background last for `cross_entropy`.
+        labels: (M,), int64, -1 for background.
+        quality: (M,), IoU with the object, in [0, 1]; `focal` and `cross_entropy` do not ask for it.
+        weight: (M,), 0 leaves a row out.
+    """
+    match kind:
+        case "mal":
+            return matchability_aware_loss(logits, labels, quality, weight)
+        case "vfl":
+            return varifocal_loss(logits, labels, quality, weight)
+        case "focal":
+            return focal_loss(logits, labels, weight)
+        case "cross_entropy":
+            return cross_entropy(logits, labels, weight)
 
 
 def matchability_aware_loss(
@@ -21,11 +50,50 @@ def matchability_aware_loss(
         quality: (M,), IoU with the matched object, in [0, 1].
         weight: (M,), 0 leaves a row out.
     """
-    positive = F.one_hot(labels.clamp_min(0), logits.shape[1]).bool() & (labels >= 0)[:, None]
+    positive = _one_hot(labels, logits)
     target = positive * quality[:, None].clamp_min(1e-3) ** gamma
     balance = torch.where(positive, 1.0, logits.detach().sigmoid() ** gamma)
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * balance
     return (loss.sum(1) * weight).sum()
+
+
+def varifocal_loss(
+    logits: Tensor, labels: Tensor, quality: Tensor, weight: Tensor, alpha: float = 0.75, gamma: float = 2.0
+) -> Tensor:
+    """VFL (Zhang et al., 2021): q BCE(p, q) for a positive of overlap q, alpha p^gamma BCE(p, 0) for a negative.
+
+    The balance carries no gradient, as in RT-DETR (Zhao et al., 2024). Arguments as of `matchability_aware_loss`.
+    """
+    positive = _one_hot(labels, logits)
+    target = positive * quality[:, None]
+    balance = torch.where(positive, target, alpha * logits.detach().sigmoid() ** gamma)
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * balance
+    return (loss.sum(1) * weight).sum()
+
+
+def focal_loss(logits: Tensor, labels: Tensor, weight: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Sigmoid focal loss (Lin et al., 2017): alpha (1 - p)^gamma BCE(p, 1), and (1 - alpha) p^gamma BCE(p, 0)."""
+    positive = _one_hot(labels, logits)
+    scores = logits.sigmoid()
+    balance = torch.where(positive, alpha * (1 - scores) ** gamma, (1 - alpha) * scores**gamma)
+    loss = F.binary_cross_entropy_with_logits(logits, positive.to(logits), reduction="none") * balance
+    return (loss.sum(1) * weight).sum()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Softmax cross-entropy over C + 1 classes, the background last and weighing BACKGROUND_WEIGHT (D3Q, as DETR)."""
+    answers = torch.where(labels >= 0, labels, logits.shape[1] - 1)
+    return (F.cross_entropy(logits, answers, reduction="none") * cross_entropy_weight(labels, weight)).sum()
+
+
+def cross_entropy_weight(labels: Tensor, weight: Tensor) -> Tensor:
+    """What each row weighs in `cross_entropy`, whose sum is divided by the sum of these; any shape, the same out."""
+    return weight * torch.where(labels >= 0, 1.0, BACKGROUND_WEIGHT)
+
+
+def _one_hot(labels: Tensor, logits: Tensor) -> Tensor:
+    """(M, C), true for the label of a row that is not background."""
+    return F.one_hot(labels.clamp_min(0), logits.shape[1]).bool() & (labels >= 0)[:, None]
 
 
 def dense_quality_loss(logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
@@ -38,7 +106,7 @@ def dense_quality_loss(logits: Tensor, labels: Tensor, quality: Tensor) -> Tenso
         labels: (M,), int64, -1 for background.
         quality: (M,), in [0, 1].
     """
-    positive = F.one_hot(labels.clamp_min(0), logits.shape[1]).bool() & (labels >= 0)[:, None]
+    positive = _one_hot(labels, logits)
     target = positive * quality[:, None]
     scores = logits.detach().sigmoid()
     balance = torch.where(positive, (target - scores).abs().clamp_min(0.1), 0.75 * scores**2)
@@ -50,6 +118,11 @@ def tiny_l1(boxes: Tensor, targets: Tensor) -> Tensor:
     centre = (boxes[..., :2] - targets[..., :2]).abs().sum(-1)
     ratio = boxes[..., 2:].clamp_min(SMALLEST_SIDE).log() - targets[..., 2:].clamp_min(SMALLEST_SIDE).log()
     return centre + ratio.abs().sum(-1)
+
+
+def l1(boxes: Tensor, targets: Tensor) -> Tensor:
+    """DETR's box loss: the sum of |differences|; cxcywh (..., 4) each, broadcast, to (...)."""
+    return (boxes - targets).abs().sum(-1)
 
 
 def iou_and_giou_loss(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

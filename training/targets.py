@@ -1,6 +1,7 @@
 """What the dense head and the density head should say: task-aligned assignment and unit-mass Gaussians."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -79,29 +80,70 @@ def _candidates(anchors: Tensor, true_boxes_px: Tensor, cell_sizes: Tensor, imag
     return (distance <= reach).all(-1) & (fits | coarsest)
 
 
-def density_targets(boxes_cxcywh: Tensor, size: tuple[int, int], overlap: str = "sum") -> Tensor:
+def density_targets(
+    boxes_cxcywh: Tensor,
+    size: tuple[int, int],
+    spread: Literal["box", "paper"] = "box",
+    overlap: Literal["sum", "max"] = "sum",
+) -> Tensor:
     """Spread each box as a unit-mass Gaussian, so that the map sums to the object count.
 
     Args:
         boxes_cxcywh: (M, 4), in fractions of the image.
         size: (h, w) of the finest level, in cells.
+        spread: `box` lets three sigma be half a side, per axis; `paper` takes D3Q's sigma = (2r + 1) / 6 for both.
         overlap: `sum` adds objects; `max` takes the larger, as the paper does, and loses count in crowds.
     Returns:
         (h, w), non-negative. Each Gaussian is normalised inside the image, so that borders lose nothing.
         Source: D3Q, section III-B.
     """
     h, w = size
-    if len(boxes_cxcywh) == 0:
-        return boxes_cxcywh.new_zeros(h, w)
-    columns = _gaussian(boxes_cxcywh[:, 0] * w, boxes_cxcywh[:, 2] * w, w)  # (M, w)
-    rows = _gaussian(boxes_cxcywh[:, 1] * h, boxes_cxcywh[:, 3] * h, h)  # (M, h)
-    if overlap == "sum":
-        return rows.t() @ columns
-    return (rows[:, :, None] * columns[:, None, :]).amax(0)
+    cells = boxes_cxcywh * boxes_cxcywh.new_tensor([w, h, w, h])
+    match spread:
+        case "box":
+            sigma = (cells[:, 2:] / 6).clamp(*SIGMA_CELLS)
+        case "paper":
+            radius = gaussian_radius(cells[:, 2:]).floor().clamp_min(1)
+            sigma = ((2 * radius + 1) / 6)[:, None].expand(-1, 2)
+    columns = _gaussian(cells[:, 0], sigma[:, 0], w)  # (M, w)
+    rows = _gaussian(cells[:, 1], sigma[:, 1], h)  # (M, h)
+    match overlap:
+        case "sum":
+            return rows.t() @ columns
+        case "max":
+            return _highest(rows, columns)
 
 
-def _gaussian(centre: Tensor, side: Tensor, cells: int) -> Tensor:
-    """(M,) and (M,) in cells to (M, cells), each row summing to 1; three sigma are half a side."""
-    sigma = (side / 6).clamp(*SIGMA_CELLS)[:, None]
+def gaussian_radius(sides: Tensor, min_overlap: float = 0.3) -> Tensor:
+    """How far both corners of a box may move while its IoU with the moved box stays at least `min_overlap`.
+
+    The smallest of three radii (CornerNet, Law and Deng, 2018): the corners move the same way, both inwards, or both
+    outwards. Each is the root of a quadratic that sets the IoU to the limit.
+
+    Args:
+        sides: (M, 2), in cells.
+        min_overlap: the limit, in (0, 1).
+    Returns:
+        (M,), in cells, not rounded.
+    """
+    total, area = sides.sum(-1), sides.prod(-1)
+    shifted = (total - (total**2 - 4 * area * (1 - min_overlap) / (1 + min_overlap)).clamp_min(0).sqrt()) / 2
+    difference = total**2 - 4 * area  # (width - height)^2
+    shrunk = (total - (difference + 4 * min_overlap * area).clamp_min(0).sqrt()) / 4
+    grown = ((difference + 4 * area / min_overlap).clamp_min(0).sqrt() - total) / 4
+    return torch.stack([shifted, shrunk, grown]).amin(0)
+
+
+def _gaussian(centre: Tensor, sigma: Tensor, cells: int) -> Tensor:
+    """(M,) and (M,) in cells to (M, cells), each row summing to 1."""
     position = torch.arange(cells, device=centre.device, dtype=centre.dtype) + 0.5
-    return (-((position - centre[:, None]) ** 2) / (2 * sigma**2)).softmax(1)
+    return (-((position - centre[:, None]) ** 2) / (2 * sigma[:, None] ** 2)).softmax(1)
+
+
+def _highest(rows: Tensor, columns: Tensor) -> Tensor:
+    """(M, h) and (M, w) to (h, w), the largest product; some objects at a time, as a crowd would fill the memory."""
+    density = rows.new_zeros(rows.shape[1], columns.shape[1])
+    for some_rows, some_columns in zip(rows.split(64), columns.split(64), strict=True):
+        if len(some_rows):
+            density = torch.maximum(density, (some_rows[:, :, None] * some_columns[:, None, :]).amax(0))
+    return density

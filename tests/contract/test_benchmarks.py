@@ -54,13 +54,15 @@ def data_set(tmp_path: Path, draw_scene: Callable[..., Image.Image]) -> Path:
 def test_accuracy_gives_the_known_figures(toy_models: Path, data_set: Path, tmp_path: Path) -> None:
     printed = run("accuracy.py", toy_models / "toy" / "1", "--data", data_set, "--json", tmp_path / "out.json")
     figures = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert figures["by_class"]["red square"] == {"AP": pytest.approx(1), "AP50": pytest.approx(1), "objects": 1}
-    assert figures["by_class"]["blue square"]["AP"] == pytest.approx(0.505, abs=0.01)
+    red, blue = (figures["by_class"][f"{colour} square"] for colour in ("red", "blue"))
+    assert (red["boxes"], red["ap"], red["ap50"], red["recall"]) == (1, pytest.approx(1), pytest.approx(1), 1)
+    assert blue["ap"] == pytest.approx(0.505, abs=0.01)
     assert (figures["precision"], figures["recall"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert figures["count_mae"] == pytest.approx(0, abs=0.1)
     assert figures["count_correlation"] == pytest.approx(1)
-    assert figures["AP_by_size"]["very tiny (2-8)"] is None
-    assert "AP50" in printed
+    assert figures["ap_by_size"]["very tiny (2-8)"] is None
+    assert "| AP50 |" in printed
+    assert "| red square | 1 |" in printed
 
 
 def test_latency_times_each_variant_and_weighs_the_service(toy_models: Path, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ OVERRIDES = {
     "grey": 0.0,
     "noise": 0.0,
     "channel_shuffle": 0.0,
+    "position_shift": 0,
     "learning_rate": 2e-3,
     "warmup_steps": 20,
     "ema_decay": 0.97,

@@ -16,15 +16,15 @@ from export.pictures import synthetic_canvases
 from export.release import release
 from export.runtime import Graphs
 from model.checkpoint import save_detector
-from model.config import BackboneConfig, DecoderConfig, DetectorConfig, EncoderConfig, QueryConfig
+from model.config import DecoderConfig, DetectorConfig, HybridEncoderConfig, PlainBackboneConfig, QueryConfig
 from model.detector import Detector
 
 SIDE = 128
 CONFIG = DetectorConfig(
     classes=("ship", "storage tank", "vehicle"),
     width=32,
-    backbone=BackboneConfig(stem=8, channels=(8, 16, 24, 32), blocks=(1, 1, 1, 1)),
-    encoder=EncoderConfig(feedforward=64),
+    backbone=PlainBackboneConfig(stem=8, channels=(8, 16, 24, 32), blocks=(1, 1, 1, 1)),
+    encoder=HybridEncoderConfig(feedforward=64),
     query=QueryConfig(k_min=10, k_max=50, t=3.0),
     decoder=DecoderConfig(layers=2, feedforward=64),
 )
@@ -94,6 +94,7 @@ def lively_detector() -> Detector:
 
 def _spread_counts(detector: Detector, pictures: Tensor) -> None:
     """Fit the density head to how uneven each cell's pixels are, so that busy pictures count more than plain ones."""
+    assert detector.density_head is not None
     *hidden, last, _ = detector.density_head.layers
     cells = nn.Sequential(*hidden)(detector.encode(pictures).memory[0]).movedim(1, -1).flatten(0, 2)  # (cells, hidden)
     stride = CONFIG.strides[0]

@@ -31,7 +31,7 @@ def from_torch(detector: Detector, images: NDArray[np.uint8]) -> tuple[Array, Ar
     with torch.no_grad():
         output = detector(torch.from_numpy(images))
         finest = output.encoded.memory[0]
-        boxes, scores = boxes_and_scores(output.layers[-1], output.queries.valid, finest, detector.config.strides[0])
+        boxes, scores = boxes_and_scores(output.layers[-1], output.queries.valid, finest, detector.config)
     return boxes.numpy(), scores.numpy()
 
 
@@ -82,7 +82,8 @@ def test_one_decoder_layer_gives_what_the_first_of_two_gives(exported, canvases)
     with torch.no_grad():
         output = exported.uncut(torch.from_numpy(canvases))
         finest = output.encoded.memory[0]
-        first, second = (boxes_and_scores(layer, output.queries.valid, finest, 8)[0] for layer in output.layers)
+        config = exported.uncut.config
+        first, second = (boxes_and_scores(layer, output.queries.valid, finest, config)[0] for layer in output.layers)
     boxes, _ = from_graphs(exported.graphs, canvases)
     np.testing.assert_allclose(boxes, first.numpy(), atol=0.02)
     assert np.abs(boxes - second.numpy()).max() > 1

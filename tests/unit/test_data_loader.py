@@ -9,7 +9,7 @@ import torch
 
 from training.config import AugmentConfig
 from training.data.datasets import CocoDataset
-from training.data.loader import AugmentedSamples, training_batches
+from training.data.loader import AugmentedSamples, pictures_of_step, training_batches
 from training.data.samples import Sample, Targets, collate
 from training.data.synthetic import CLASSES, synthesize
 from training.data.transforms import Augment
@@ -17,7 +17,7 @@ from training.data.transforms import Augment
 AUGMENT = Augment(
     AugmentConfig(
         crop=32, scale=(0.5, 2.0), aspect=1.2, crop_on_object=0.5, min_visible=0.3, mosaic=0.3, flips=True,
-        brightness=20, contrast=0.2, colour=0.1, grey=0.1, noise=5, channel_shuffle=0.1,
+        brightness=20, contrast=0.2, colour=0.1, grey=0.1, noise=5, channel_shuffle=0.1, position_shift=0,
     )
 )  # fmt: skip
 
@@ -82,6 +82,7 @@ def test_a_resumed_run_sees_the_batches_of_an_unbroken_one(dataset: CocoDataset)
     assert_same(unbroken[4:], batches(dataset, 4, 6))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_does_not_change_the_batches(dataset: CocoDataset, workers: int) -> None:
     assert_same(batches(dataset, 1, 5), batches(dataset, 1, 5, workers=workers))
@@ -119,3 +120,22 @@ def test_batches_have_the_crop_size(dataset: CocoDataset, tmp_path: Path) -> Non
     for images, targets in batches(dataset, 0, math.ceil(len(dataset) / 3)):
         assert images.shape == (3, 3, 32, 32)
         assert targets.boxes.shape[0] == 3
+
+
+def test_the_parts_of_several_processes_are_the_batch_of_one(dataset: CocoDataset) -> None:
+    whole = batches(dataset, 0, 2)
+    parts = [list(training_batches(dataset, AUGMENT, 3, 3, 0, 2, 0, range(row, row + 1))) for row in range(3)]
+    for step, (images, targets) in enumerate(whole):
+        assert torch.equal(torch.cat([part[step][0] for part in parts]), images)
+        assert [int(part[step][1].counts) for part in parts] == targets.counts.tolist()
+
+
+def test_the_pictures_of_a_step_can_be_named_with_all_parts_of_a_mosaic(dataset: CocoDataset) -> None:
+    always = Augment(AUGMENT.config.model_copy(update={"mosaic": 1.0}))
+    mosaics = pictures_of_step(dataset, always, seed=3, batch_size=3, step=4)
+    assert [len(ids) for ids in mosaics] == [4, 4, 4]
+    never = Augment(AUGMENT.config.model_copy(update={"mosaic": 0.0}))
+    samples = AugmentedSamples(dataset, never, seed=3, batch_size=3)
+    named = pictures_of_step(dataset, never, seed=3, batch_size=3, step=4)
+    assert named == [[samples[j].image_id] for j in range(12, 15)]
+    assert all(dataset.path_of(i).is_file() for ids in named for i in ids)

@@ -20,6 +20,7 @@ PLAIN: dict[str, Any] = {
     "crop": 64, "scale": (1.0, 1.0), "aspect": 1.0, "crop_on_object": 0.0, "min_visible": 0.5, "mosaic": 0.0,
     "flips": False, "brightness": 0.0, "contrast": 0.0, "colour": 0.0, "grey": 0.0, "noise": 0.0,
     "channel_shuffle": 0.0,
+    "position_shift": 0,
 }  # fmt: skip
 
 

@@ -1,8 +1,10 @@
-"""Scores: the picture on its canvas, picking detections, and the figures themselves."""
+"""Running a detector over pictures: the canvas, picking detections, every layer, what a host may leave out."""
 
-import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -10,25 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model.detector import Detector
 from training.data.canvas import boxes_to_picture, letterbox
 from training.data.samples import Sample
-from training.evaluate import Detections, Metrics, Truth, coco_metrics, evaluate, select_detections
+from training.evaluate import Findings, detect, evaluate, select_detections
+from training.metrics import Metrics
 
 CLASSES = ("ship", "tank", "court")
-
-
-def truth(boxes: list[list[float]], labels: list[int] | None = None) -> Truth:
-    array = np.array(boxes, dtype=np.float32).reshape(-1, 4)
-    return Truth(array, np.array(labels or [0] * len(boxes), dtype=np.int64))
-
-
-def found(of: Truth, score: float = 0.9) -> Detections:
-    """Detections exactly on the ground truth."""
-    return Detections(of.boxes.copy(), np.full(len(of.labels), score, dtype=np.float32), of.labels.copy())
-
-
-NOTHING = found(truth([]))
-SCENE = [truth([[0, 0, 5, 6], [20, 20, 32, 32]], [0, 1]), truth([[10, 10, 90, 110]]), truth([])]
 
 
 def test_a_wide_picture_lies_at_the_top_left_of_its_canvas() -> None:
@@ -83,100 +73,6 @@ def test_no_score_above_the_threshold_gives_no_detections(nms_iou: float | None)
     assert (boxes.shape, score.shape, label.shape) == ((0, 4), (0,), (0,))
 
 
-def test_perfect_detections_score_one() -> None:
-    metrics = coco_metrics(SCENE, [found(t) for t in SCENE], CLASSES, counts=[2, 1, 0])
-    assert (metrics.images, metrics.boxes) == (3, 3)
-    assert [metrics.ap, metrics.ap50, metrics.ap75, metrics.ar] == pytest.approx([1] * 4)
-    assert (metrics.precision, metrics.recall) == (1, 1)
-    assert metrics.count_mae == 0
-    assert metrics.count_correlation == pytest.approx(1)
-
-
-def test_no_detections_score_zero() -> None:
-    metrics = coco_metrics(SCENE, [NOTHING] * 3, CLASSES)
-    assert [metrics.ap, metrics.ap50, metrics.ap75, metrics.ar, metrics.precision, metrics.recall] == [0] * 6
-    assert metrics.count_mae is None
-
-
-def test_sizes_and_classes_without_ground_truth_have_no_score() -> None:
-    metrics = coco_metrics(SCENE, [found(SCENE[0]), NOTHING, NOTHING], CLASSES)
-    assert list(metrics.ap_by_size.values()) == pytest.approx([1, 1, None, None, 0])
-    assert metrics.ap_by_class == {"ship": pytest.approx(0.505, abs=0.01), "tank": 1, "court": None}
-
-
-@pytest.mark.parametrize(
-    ("side", "name"), [(7.9, "very tiny"), (8.5, "tiny"), (31, "small"), (63, "medium"), (65, "large")]
-)
-def test_a_box_counts_in_the_size_of_the_root_of_its_area(side: float, name: str) -> None:
-    scene = [truth([[10, 10, 10 + side * 2, 10 + side / 2]])]
-    scored = coco_metrics(scene, [found(scene[0])], CLASSES).ap_by_size
-    assert [size.split(" (")[0] for size, value in scored.items() if value is not None] == [name]
-
-
-def test_a_box_off_by_a_third_counts_at_half_overlap_only() -> None:
-    scene = [truth([[0, 0, 40, 40]])]
-    shifted = Detections(
-        scene[0].boxes + np.array([8, 0, 8, 0], np.float32), np.array([0.9], np.float32), np.array([0])
-    )
-    metrics = coco_metrics(scene, [shifted], CLASSES)
-    assert (metrics.ap50, metrics.ap75) == (pytest.approx(1), 0)
-
-
-def test_a_detection_of_the_wrong_class_is_wrong() -> None:
-    scene = [truth([[0, 0, 40, 40]])]
-    wrong = Detections(scene[0].boxes, np.array([0.9], np.float32), np.array([1]))
-    metrics = coco_metrics(scene, [wrong], CLASSES)
-    assert (metrics.ap, metrics.precision, metrics.recall) == (0, 0, 0)
-
-
-def test_precision_and_recall_count_only_detections_above_the_threshold_and_each_box_once() -> None:
-    scene = [truth([[0, 0, 40, 40], [50, 50, 90, 90]])]
-    boxes = np.array([[0, 0, 40, 40], [0, 0, 40, 39], [50, 50, 90, 90]], dtype=np.float32)
-    told = Detections(boxes, np.array([0.9, 0.8, 0.2], np.float32), np.zeros(3, np.int64))
-    metrics = coco_metrics(scene, [told], CLASSES, operating_threshold=0.3)
-    assert (metrics.precision, metrics.recall) == (0.5, 0.5)
-
-
-def test_more_than_a_hundred_detections_count() -> None:
-    boxes = [[float(x), float(y), x + 6.0, y + 6.0] for x in range(0, 160, 10) for y in range(0, 160, 10)]
-    scene = [truth(boxes)]
-    metrics = coco_metrics(scene, [found(scene[0])], CLASSES)
-    assert metrics.ar == pytest.approx(1)
-
-
-def test_the_count_error_is_told() -> None:
-    metrics = coco_metrics(SCENE, [NOTHING] * 3, CLASSES, counts=[4, 2, 0])
-    assert metrics.count_mae == pytest.approx(1)
-    assert metrics.count_correlation == pytest.approx(1)
-
-
-def test_a_constant_count_has_no_correlation() -> None:
-    assert coco_metrics(SCENE, [NOTHING] * 3, CLASSES, counts=[2, 2, 2]).count_correlation is None
-
-
-def test_no_ground_truth_at_all_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no box in 1 pictures"):
-        coco_metrics([truth([])], [NOTHING], CLASSES)
-
-
-def test_unequal_numbers_of_pictures_are_an_error() -> None:
-    with pytest.raises(ValueError, match="3 pictures have ground truth, 1 have detections"):
-        coco_metrics(SCENE, [NOTHING], CLASSES)
-
-
-def test_the_table_shows_a_dash_where_there_is_nothing_to_measure() -> None:
-    table = coco_metrics(SCENE, [found(t) for t in SCENE], CLASSES).table()
-    assert "| AP50 | 1.000 |" in table
-    assert "| AP small (16-32) | - |" in table
-    assert "| court | - | - |" in table
-
-
-def test_metrics_are_valid_json() -> None:
-    metrics = coco_metrics(SCENE, [found(t) for t in SCENE], CLASSES)
-    data = json.loads(metrics.to_json())
-    assert Metrics(**data) == metrics
-
-
 @dataclass(frozen=True)
 class Pictures:
     """A dataset in a list."""
@@ -198,22 +94,47 @@ def painted(width: int, height: int, box: tuple[int, int, int, int], image_id: i
 
 
 class BrightBox(nn.Module):
-    """Finds the one bright box of a canvas; a second query, which is not valid, claims the whole canvas."""
+    """Finds the one bright box of a canvas with its last layer, half of it with the one before; estimates one object.
+
+    Its proposal is the whole canvas. A second query, which is not valid, claims the whole canvas in every layer.
+    """
+
+    def __init__(self, classification: str = "sigmoid", counts: bool = True) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(decoder=SimpleNamespace(classification=classification))
+        self.counts = counts
 
     def forward(self, images: Tensor) -> SimpleNamespace:
         assert not self.training
         assert not torch.is_grad_enabled()
-        boxes = torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(len(images), 2, 1)
+        whole = torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(len(images), 2, 1)
+        right = whole.clone()
         for row, image in enumerate(images):
             y, x = (image[0] > 180).nonzero(as_tuple=True)
             low = torch.tensor([x.min(), y.min()]) / image.shape[1]
             high = torch.tensor([x.max() + 1, y.max() + 1]) / image.shape[1]
-            boxes[row, 0] = torch.cat([(low + high) / 2, high - low])
-        logits = torch.full((len(images), 2, len(CLASSES)), -9.0)
-        logits[:, :, 1] = torch.tensor([4.0, 9.0])
+            right[row, 0] = torch.cat([(low + high) / 2, high - low])
+        half = right * torch.tensor([1, 1, 0.6, 1])
+        proposals = torch.full((len(images), 2, len(CLASSES)), -9.0)
+        proposals[:, :, 1] = torch.tensor([4.0, 9.0])
+        logits = proposals
+        if self.config.decoder.classification == "softmax":
+            logits = torch.cat([proposals, torch.full((len(images), 2, 1), 2.0)], dim=2)  # the background comes last
         valid = torch.tensor([[True, False]]).expand(len(images), 2)
-        layer = SimpleNamespace(boxes=boxes, logits=logits)
-        return SimpleNamespace(layers=[layer], queries=SimpleNamespace(valid=valid), count=torch.ones(len(images)))
+        return SimpleNamespace(
+            layers=[SimpleNamespace(boxes=boxes, logits=logits) for boxes in (half, right)],
+            queries=SimpleNamespace(valid=valid, reference_boxes=whole, logits=proposals),
+            count=torch.ones(len(images)) if self.counts else None,
+        )
+
+
+def run(detector: nn.Module, pictures: Pictures, batch: int, precision: Literal["bf16", "fp32"] = "fp32") -> Metrics:
+    return evaluate(cast(Detector, detector), pictures, 128, batch, "cpu", precision, progress=False)
+
+
+def look(detector: nn.Module, pictures: Pictures, every_layer: bool = False) -> Findings:
+    chosen = cast(Detector, detector)
+    return detect(chosen, pictures, 128, 2, "cpu", "fp32", every_layer=every_layer, progress=False)
 
 
 PICTURES = [
@@ -224,9 +145,9 @@ PICTURES = [
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_boxes_found_on_the_canvas_are_scored_on_the_stored_picture(precision) -> None:
+def test_boxes_found_on_the_canvas_are_scored_on_the_stored_picture(precision: Literal["bf16", "fp32"]) -> None:
     detector = BrightBox().train()
-    metrics = evaluate(detector, Pictures(PICTURES), 128, 2, "cpu", precision, progress=False)
+    metrics = run(detector, Pictures(PICTURES), 2, precision)
     assert metrics.ap50 == pytest.approx(1)
     assert metrics.ap75 == pytest.approx(1)
     assert (metrics.precision, metrics.recall) == (1, 1)
@@ -235,12 +156,37 @@ def test_boxes_found_on_the_canvas_are_scored_on_the_stored_picture(precision) -
 
 
 def test_the_batch_size_does_not_change_the_scores() -> None:
-    alone, together = (
-        evaluate(BrightBox(), Pictures(PICTURES), 128, batch, "cpu", "fp32", progress=False) for batch in (1, 3)
-    )
-    assert alone == together
+    assert run(BrightBox(), Pictures(PICTURES), 1) == run(BrightBox(), Pictures(PICTURES), 3)
 
 
 def test_a_picture_that_stands_in_for_a_corrupt_one_is_scored_once() -> None:
-    twice = Pictures([PICTURES[0], PICTURES[0], PICTURES[1]])
-    assert evaluate(BrightBox(), twice, 128, 1, "cpu", "fp32", progress=False).images == 2
+    findings = look(BrightBox(), Pictures([PICTURES[0], PICTURES[0], PICTURES[1]]))
+    assert findings.indices == [0, 2]
+    assert findings.metrics().images == 2
+
+
+def test_a_softmax_host_is_read_without_its_background() -> None:
+    findings = look(BrightBox("softmax"), Pictures(PICTURES))
+    scores = [found.scores.tolist() for found in findings.by_layer[-1]]
+    assert scores == [[pytest.approx(1 / (1 + math.exp(2 - 4)), abs=1e-3)]] * 3
+    assert findings.metrics().ap50 == pytest.approx(1)
+
+
+def test_without_density_there_is_no_count_to_score() -> None:
+    metrics = run(BrightBox(counts=False), Pictures(PICTURES), 2)
+    assert (metrics.count_mae, metrics.count_relative_mae, metrics.count_correlation) == (None, None, None)
+    assert metrics.ap50 == pytest.approx(1)
+
+
+@pytest.mark.parametrize("classification", ["sigmoid", "softmax"])
+def test_proposals_and_every_layer_are_scored_in_one_pass(classification: str) -> None:
+    findings = look(BrightBox(classification), Pictures(PICTURES[:2]), every_layer=True)
+    scored = [findings.metrics(layer=layer) for layer in range(3)]
+    assert [metrics.ap50 for metrics in scored] == pytest.approx([0, 1, 1])
+    assert [metrics.ap75 for metrics in scored] == pytest.approx([0, 0, 1])
+
+
+def test_every_layer_of_a_real_detector_gives_its_detections(make_detector: Callable[..., Detector]) -> None:
+    findings = look(make_detector(classes=CLASSES), Pictures(PICTURES), every_layer=True)
+    assert [len(found) for found in findings.by_layer] == [len(PICTURES)] * 4
+    assert len(findings.counts) == len(findings.queries) == len(PICTURES)

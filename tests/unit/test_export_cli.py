@@ -8,7 +8,7 @@ import pytest
 from export.__main__ import main
 from export.release import name_and_version
 from model.checkpoint import save_detector
-from model.config import BackboneConfig, DecoderConfig, DetectorConfig, EncoderConfig
+from model.config import DecoderConfig, DetectorConfig, HybridEncoderConfig, PlainBackboneConfig
 from model.detector import Detector
 
 
@@ -18,8 +18,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = DetectorConfig(
         classes=("ship", "vehicle"),
         width=16,
-        backbone=BackboneConfig(stem=4, channels=(4, 8, 8, 8), blocks=(1, 1, 1, 1)),
-        encoder=EncoderConfig(heads=2, feedforward=16),
+        backbone=PlainBackboneConfig(stem=4, channels=(4, 8, 8, 8), blocks=(1, 1, 1, 1)),
+        encoder=HybridEncoderConfig(heads=2, feedforward=16),
         decoder=DecoderConfig(layers=2, heads=2, feedforward=16),
     )
     folder = tmp_path_factory.mktemp("checkpoint")

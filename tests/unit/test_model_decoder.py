@@ -16,7 +16,7 @@ GROUPS = torch.tensor([0, 0, 1, 1])
 def some_denoising(seed: int) -> Denoising:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 3, (2, 4), generator=generator)
-    return Denoising(labels, torch.rand(2, 4, 4, generator=generator) * 0.5 + 0.1, GROUPS)
+    return Denoising(labels, torch.rand(2, 4, 4, generator=generator) * 0.5 + 0.1, GROUPS.expand(2, -1))
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def run(detector: Detector, images: Tensor, denoising: Denoising | None) -> Dete
 
 def test_the_bias_blocks_padding_other_groups_and_denoising() -> None:
     valid = torch.tensor([[True, True], [True, False]])
-    bias = attention_bias(valid, Denoising(torch.zeros(2, 3), torch.zeros(2, 3, 4), torch.tensor([0, 0, 1])))
+    bias = attention_bias(valid, Denoising(torch.zeros(2, 3), torch.zeros(2, 3, 4), torch.tensor([[0, 0, 1]] * 2)))
     x = BLOCKED
     of_group_0, of_group_1, real = [0, 0, x, 0, 0], [x, x, 0, 0, 0], [x, x, x, 0, 0]
     assert bias.shape == (2, 1, 5, 5)

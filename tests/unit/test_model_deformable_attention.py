@@ -45,7 +45,7 @@ def slow_attention(layer: DeformableAttention, queries: Tensor, boxes: Tensor, m
 @torch.no_grad()
 def test_deformable_attention_is_what_a_plain_loop_gives() -> None:
     torch.manual_seed(0)
-    layer = DeformableAttention(8, heads=2, levels=2, points=3, min_offset_cells=1.0)
+    layer = DeformableAttention(8, heads=2, levels=2, points=3, min_offset_cells=1.0, projects_values=False)
     for parameter in layer.parameters():
         parameter.add_(0.3 * torch.randn_like(parameter))
     memory = [torch.randn(2, 8, 6, 10), torch.randn(2, 8, 3, 5)]
@@ -57,7 +57,7 @@ def test_deformable_attention_is_what_a_plain_loop_gives() -> None:
 
 
 def test_a_box_below_a_cell_still_looks_one_cell_around() -> None:
-    layer = DeformableAttention(8, heads=8, levels=1, points=4, min_offset_cells=1.0)
+    layer = DeformableAttention(8, heads=8, levels=1, points=4, min_offset_cells=1.0, projects_values=False)
     memory = torch.randn(1, 8, 9, 9).requires_grad_()
     layer(torch.zeros(1, 1, 8), torch.tensor([[[0.5, 0.5, 1e-4, 1e-4]]]), [memory]).sum().backward()
     assert memory.grad is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,11 @@ from model.boxes import anchors
 from model.config import QueryConfig
 from model.detector import Detector
 from model.queries import query_counts
+
+
+def query(**changes: Any) -> dict[str, Any]:
+    """The queries of the tiny detector, changed."""
+    return {"k_min": 3, "k_max": 40} | changes
 
 
 @pytest.mark.parametrize(
@@ -78,3 +84,63 @@ def test_unmasked_queries_do_see_each_other(tiny_detector: Detector, pictures: C
     alone = tiny_detector.decode(encoded.memory, tiny_detector.propose(encoded, 12, torch.tensor([4])))[-1]
     together = tiny_detector.decode(encoded.memory, tiny_detector.propose(encoded, 12, torch.tensor([12])))[-1]
     assert not torch.allclose(alone.logits[0, :4], together.logits[0, :4])
+
+
+@torch.no_grad()
+def test_learned_contents_are_the_first_rows_of_a_table(
+    make_detector: Callable[..., Detector], pictures: Callable[..., Tensor]
+) -> None:
+    detector = make_detector(query=query(content="learned"))
+    queries = detector.propose(detector.encode(pictures(2)), 7, torch.tensor([5, 7]))
+    table = detector.get_parameter("select_queries.table.weight")
+    assert table.shape == (40, 16)
+    assert all(torch.equal(contents, table[:7]) for contents in queries.features)
+
+
+@torch.no_grad()
+def test_contents_of_heat_are_the_projected_mixed_heat_of_their_cells(
+    make_detector: Callable[..., Detector], pictures: Callable[..., Tensor]
+) -> None:
+    detector = make_detector(query=query(content="heat"))
+    encoded = detector.encode(pictures(1))
+    queries = detector.propose(encoded, 7, torch.tensor([7]))
+    cells = torch.cat([level.flatten(2) for level in encoded.memory], 2)[0].T  # (N, D)
+    selection = detector.select_queries
+    best = selection.classify(selection.normalise(cells)).amax(1).argsort(descending=True)[:7]
+    mixed_heat = torch.cat([level.flatten(2) for level in encoded.heat_embedding], 2)[0].T
+    expected = mixed_heat[best] @ detector.get_parameter("select_queries.from_heat.weight").T
+    torch.testing.assert_close(queries.features[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("suppress_cold", [True, False])
+@torch.no_grad()
+def test_cold_cells_are_suppressed_only_where_asked_for(
+    make_detector: Callable[..., Detector], pictures: Callable[..., Tensor], suppress_cold: bool
+) -> None:
+    detector = make_detector(query=query(suppress_cold=suppress_cold))
+    encoded = detector.encode(pictures(1))
+    hot_level = replace(encoded.heat[1], mask=torch.ones_like(encoded.heat[1].mask))
+    cold_levels = [replace(heat, mask=torch.zeros_like(heat.mask)) for heat in encoded.heat]
+    encoded = replace(encoded, heat=[cold_levels[0], hot_level, cold_levels[2]])
+    h, w = encoded.shapes[1]
+    chosen = detector.propose(encoded, h * w, torch.tensor([h * w]))
+    level = replace(encoded, memory=encoded.memory[1:2], heat=[hot_level], heat_embedding=encoded.heat_embedding[1:2])
+    of_the_level = detector.propose(level, h * w, torch.tensor([h * w]))
+    assert torch.equal(chosen.logits, of_the_level.logits) == suppress_cold
+
+
+def test_an_image_with_fewer_tokens_than_k_min_uses_all_of_them(
+    make_detector: Callable[..., Detector], pictures: Callable[..., Tensor]
+) -> None:
+    detector = make_detector(query=query(k_min=30))
+    assert detector(pictures(2, 32, 32)).queries.valid.sum(1).tolist() == [16 + 4 + 1] * 2
+
+
+@torch.no_grad()
+def test_without_density_every_image_gets_the_most_queries(
+    make_detector: Callable[..., Detector], pictures: Callable[..., Tensor]
+) -> None:
+    output = make_detector(density=None)(pictures(2), true_counts=torch.tensor([0, 3]))
+    assert output.count is None
+    assert output.encoded.density is None
+    assert output.queries.valid.sum(1).tolist() == [40, 40]

@@ -17,7 +17,7 @@ STAGES = ("model", "training", "export", "service")
 REQUIREMENTS = ("build", "dev", "serve", "serve-gpu", "uv")
 EXTRAS = {"serve": ("service",), "train": ("training", "model"), "export": ("export", "model")}
 """Each extra and the packages whose imports it must cover, no more and no less."""
-PROVIDERS = {"PIL": "pillow"}
+PROVIDERS = {"PIL": "pillow", "yaml": "pyyaml"}
 """Distribution of a module whose name is another one."""
 NEEDED_BY_TORCH = {"tensorboard", "onnxscript"}
 """Listed though only torch imports them, behind torch.utils.tensorboard and torch.onnx."""

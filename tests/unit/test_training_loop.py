@@ -11,17 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import training
 from model.checkpoint import load_detector
-from model.config import BackboneConfig, DetectorConfig, EncoderConfig, QueryConfig
+from model.config import DetectorConfig, HybridEncoderConfig, PlainBackboneConfig, QueryConfig
 from training.config import Recipe
-from training.criterion import Loss
+from training.criterion import Loss, SetCriterion
 from training.data.samples import Targets
 from training.data.synthetic import CLASSES, synthesize
-from training.loop import MOST_SKIPPED, Trainer, evaluate_on_val, fit
+from training.loop import evaluate_on_val, fit
+from training.parallel import Processes
+from training.trainer import Trainer
 
 NANO = Path(training.__file__).parent / "recipes" / "nano-nwpu.toml"
 SIDE = 64
@@ -41,8 +44,8 @@ def tiny_recipe(data: Path, **run: Any) -> Recipe:
     changes: dict[str, dict[str, Any]] = {
         "model": {
             "width": 16,
-            "backbone": BackboneConfig(stem=4, channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1)),
-            "encoder": EncoderConfig(heads=2, feedforward=16),
+            "backbone": PlainBackboneConfig(stem=4, channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1)),
+            "encoder": HybridEncoderConfig(heads=2, feedforward=16),
             "query": QueryConfig(k_min=5, k_max=30),
         },
         "data": {
@@ -201,7 +204,7 @@ def test_a_recipe_without_val_pictures_cannot_be_evaluated_on(data: Path, make_d
 
 def test_a_run_starts_from_the_weights_that_fit(data: Path, tmp_path: Path) -> None:
     pretrained = fit(write(tiny_recipe(data, steps=1), tmp_path / "first.toml"), tmp_path / "first")
-    trainer = Trainer(tiny_recipe(data, seed=5))
+    trainer = Trainer(tiny_recipe(data, seed=5), Processes())
     trainer.start_from(pretrained)
     weights = load_file(pretrained / "model.safetensors")
     assert all(torch.equal(w, weights[name]) for name, w in trainer.detector.state_dict().items())
@@ -211,7 +214,9 @@ def test_a_run_starts_from_the_weights_that_fit(data: Path, tmp_path: Path) -> N
 def test_a_run_with_more_classes_starts_with_the_rest_of_the_weights(data: Path, tmp_path: Path) -> None:
     pretrained = fit(write(tiny_recipe(data, steps=1), tmp_path / "first.toml"), tmp_path / "first")
     recipe = tiny_recipe(data)
-    trainer = Trainer(recipe.model_copy(update={"data": recipe.data.model_copy(update={"classes": ("one",)})}))
+    trainer = Trainer(
+        recipe.model_copy(update={"data": recipe.data.model_copy(update={"classes": ("one",)})}), Processes()
+    )
     trainer.start_from(pretrained)
     weights = load_file(pretrained / "model.safetensors")
     name = "backbone.stem.0.weight"
@@ -225,7 +230,7 @@ def a_batch() -> tuple[torch.Tensor, Targets]:
 
 
 def test_a_step_whose_loss_is_not_finite_changes_nothing(data: Path) -> None:
-    trainer, batch = Trainer(tiny_recipe(data)), a_batch()
+    trainer, batch = Trainer(tiny_recipe(data), Processes()), a_batch()
     trainer.step(0, *batch)
     states = (trainer.detector.state_dict(), trainer.average.detector.state_dict())
     before = [{name: w.clone() for name, w in state.items()} for state in states]
@@ -233,7 +238,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing(data: Path) -> None:
     def overflow(_module: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         return output * torch.nan
 
-    hook = trainer.detector.backbone.stem[0].register_forward_hook(overflow)
+    hook = trainer.detector.get_submodule("backbone.stem.0").register_forward_hook(overflow)
     figures = trainer.step(1, *batch)
     hook.remove()
     assert not torch.isfinite(torch.tensor(figures["loss"]))
@@ -243,23 +248,86 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing(data: Path) -> None:
     assert trainer.skipped == 0
 
 
-def test_a_run_whose_loss_stays_infinite_gives_up(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer, batch = Trainer(tiny_recipe(data)), a_batch()
-    criterion = trainer.criterion
+@pytest.fixture
+def bad_steps(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The steps whose count loss will be infinite."""
+    steps, made = set[int](), iter(range(1000))
+    criterion = SetCriterion.__call__
 
     def broken(*arguments: Any) -> Loss:
         loss = criterion(*arguments)
+        if next(made) not in steps:
+            return loss
         return Loss(loss.total * torch.inf, loss.terms | {"count": loss.terms["count"] * torch.inf})
 
-    monkeypatch.setattr(trainer, "criterion", broken)
-    for number in range(MOST_SKIPPED - 1):
-        trainer.step(number, *batch)
-    with pytest.raises(FloatingPointError, match=rf"{MOST_SKIPPED} steps in a row had no finite loss \(count\)"):
-        trainer.step(MOST_SKIPPED, *batch)
+    monkeypatch.setattr(SetCriterion, "__call__", broken)
+    return steps
+
+
+def test_a_run_whose_loss_stays_infinite_gives_up_and_names_the_pictures(
+    data: Path, tmp_path: Path, bad_steps: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad_steps |= {2, 3, 4}
+    monkeypatch.setattr("training.loop.MOST_SKIPPED", 3)
+    message = r"3 steps in a row had no finite loss \(count\), the last of them step 4; .*run/bad-batch\.json"
+    with pytest.raises(FloatingPointError, match=message):
+        fit(write(tiny_recipe(data), tmp_path / "recipe.toml"), tmp_path / "run")
+    noted = json.loads((tmp_path / "run" / "bad-batch.json").read_text(encoding="utf-8"))
+    assert [batch["step"] for batch in noted] == [2, 3, 4]
+    assert noted[0]["terms"]["loss/count"] is None
+    assert noted[0]["terms"]["loss/dense"] > 0
+    for sample in noted[0]["samples"]:
+        assert {Path(picture["path"]).name for picture in sample} == {f"{picture['id']:06d}.jpg" for picture in sample}
+        assert all(Path(picture["path"]).is_file() for picture in sample)
+
+
+def test_a_single_bad_step_is_skipped_and_noted(
+    data: Path, tmp_path: Path, bad_steps: set[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad_steps.add(1)
+    fit(write(tiny_recipe(data, steps=3), tmp_path / "recipe.toml"), tmp_path / "run")
+    assert [entry["loss"] is None for entry in journal(tmp_path / "run")] == [False, True, False]
+    assert len(json.loads((tmp_path / "run" / "bad-batch.json").read_text(encoding="utf-8"))) == 1
+    assert "step 1: count not finite; the step is skipped" in capsys.readouterr().out
+
+
+def test_a_run_says_where_it_is_and_leaves_a_picture_of_its_curves(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    fit(write(tiny_recipe(data, steps=2), tmp_path / "recipe.toml"), out)
+    assert f"{out} begins" in capsys.readouterr().out
+    with Image.open(out / "curves.png") as picture:
+        assert picture.width > 1000
+
+
+def test_a_run_of_an_older_version_can_be_resumed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its recipe may lack keys that have come since."""
+    recipe, out = write(tiny_recipe(data, steps=2), tmp_path / "recipe.toml"), tmp_path / "run"
+    fit(recipe, out, stop_after=1)
+    kept = out / "recipe.toml"
+    kept.write_text(kept.read_text(encoding="utf-8").replace("compile = false\n", ""), encoding="utf-8")
+    assert fit(recipe, out, resume=True).name == "step-000002"
+    assert "resumed with a change, run.compile: nothing in the run, False in the recipe" in capsys.readouterr().out
+
+
+def test_a_model_that_computes_activations_again_learns_the_same(data: Path) -> None:
+    figures = []
+    for checkpointing in (False, True):
+        recipe = tiny_recipe(data)
+        decoder = recipe.model.decoder.model_copy(update={"checkpointing": checkpointing})
+        model = recipe.model.model_copy(update={"decoder": decoder})
+        trainer = Trainer(recipe.model_copy(update={"model": model}), Processes())
+        torch.manual_seed(0)
+        batch = a_batch()
+        figures.append([trainer.step(number, *batch) for number in range(2)])
+    assert figures[0] == figures[1]
 
 
 def test_the_rate_of_a_step_is_the_schedules(data: Path) -> None:
-    trainer = Trainer(tiny_recipe(data, steps=100))
+    trainer = Trainer(tiny_recipe(data, steps=100), Processes())
     assert trainer.step(0, *a_batch())["learning_rate"] == pytest.approx(0.5e-3)
     assert trainer.optimizer.param_groups[1]["lr"] == pytest.approx(0.5e-3)
 
@@ -271,7 +339,7 @@ def test_stopping_before_the_first_step_is_refused(data: Path, tmp_path: Path, s
 
 
 def test_the_detector_of_a_recipe_has_the_classes_of_its_data(data: Path) -> None:
-    config = Trainer(tiny_recipe(data)).detector.config
+    config = Trainer(tiny_recipe(data), Processes()).detector.config
     assert isinstance(config, DetectorConfig)
     assert config.classes == CLASSES
 

@@ -1,7 +1,12 @@
 """Checkpoints that survive crashes, and a journal without repetitions."""
 
+import errno
 import json
+import os
+import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,11 +17,12 @@ from model.detector import Detector
 from training.config import OptimizerConfig
 from training.ema import AveragedDetector
 from training.optimizer import make_optimizer
-from training.tracking import PARTIAL, STATE, Journal, RunFolder, restore
+from training.tracking import KEPT_BAD, PARTIAL, STATE, Journal, RunFolder, changes, restore, write_whole
 
 CONFIG = OptimizerConfig(
-    learning_rate=0.1, weight_decay=0.01, clip_norm=1, warmup_steps=0, flat=1, final=1, ema_decay=0.9
-)
+    learning_rate=0.1, backbone_factor=1, weight_decay=0.01, clip_norm=1, warmup_steps=0,
+    schedule="cosine", flat=1, final=1, ema_decay=0.9,
+)  # fmt: skip
 Parts = tuple[Detector, AveragedDetector, torch.optim.AdamW]
 
 
@@ -28,7 +34,7 @@ def parts_of(config: DetectorConfig, seed: int) -> Parts:
     for parameter in detector.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
-    average.update(detector, 0)
+    average.update(0)
     return detector, average, optimizer
 
 
@@ -56,8 +62,7 @@ def test_a_restored_run_is_the_saved_one_to_the_last_bit(tmp_path: Path, parts: 
 def test_optimizer_slots_come_back_in_the_layout_of_their_parameter(tmp_path: Path, parts: Parts) -> None:
     checkpoint = RunFolder(tmp_path).save(1, *parts)
     detector, average, optimizer = parts_of(parts[0].config, seed=2)
-    weight = detector.backbone.stem[0].weight
-    assert isinstance(weight, torch.nn.Parameter)
+    weight = detector.get_parameter("backbone.stem.0.weight")
     weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     restore(checkpoint, detector, average, optimizer)
     assert optimizer.state[weight]["exp_avg"].stride() == weight.stride()
@@ -105,8 +110,89 @@ def test_a_checkpoint_is_no_checkpoint_until_all_of_it_is_written(
     assert folder.latest() == before
 
 
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """The system refuses to write more than this many bytes of a file, as it does where a disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [-1, 1])  # the weights just do not fit; they do, but not the training state
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, parts: Parts, room: int) -> None:
+    folder = RunFolder(tmp_path)
+    before = folder.save(1, *parts)
+    size = (before / "model.safetensors").stat().st_size + room
+    message = r"step-000002 could not be written .*: it needs \d\.\d MB, and .* MB are free; .* resume from step-000001"
+    with pytest.raises(OSError, match=message), no_file_above(size):
+        folder.save(2, *parts)
+    assert [path.name for path in folder.checkpoints.iterdir()] == ["step-000001"]
+    assert restore(before, *parts) == 1
+    folder.save(2, *parts)
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_named(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("training.tracking.save_file", full)
+    with pytest.raises(OSError, match=r"No space left on device.*make room, then begin again"):
+        RunFolder(tmp_path).save(1, *parts)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_journal_on_a_full_disk_keeps_what_it_had(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    journal.write(1, {"loss": 1.0})
+    message = r"figures of step 2 could not be written.*go on from the newest checkpoint"
+    size = (tmp_path / "metrics.jsonl").stat().st_size + 5
+    with pytest.raises(OSError, match=message), no_file_above(size):
+        journal.write(2, {"loss": 2.0})
+    journal.close()
+    journal = Journal(tmp_path, 1)
+    journal.write(2, {"loss": 2.5})
+    journal.close()
+    assert lines(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.5}]
+
+
+def test_a_full_disk_does_not_cut_a_file_short(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    write_whole(path, "short")
+    with pytest.raises(OSError, match="File too large"), no_file_above(5):
+        write_whole(path, "much longer")
+    assert path.read_text(encoding="utf-8") == "short"
+    assert [file.name for file in tmp_path.iterdir()] == ["recipe.toml"]
+
+
+def test_bad_batches_are_noted_one_after_the_other(tmp_path: Path) -> None:
+    folder, samples = RunFolder(tmp_path), [[{"id": 7, "path": "a.jpg"}], [{"id": 8, "path": "b.jpg"}]]
+    folder.note_bad_batch(3, {"loss": float("nan"), "loss/dense": 1.5}, samples)
+    path = folder.note_bad_batch(4, {"loss": float("inf")}, samples)
+    first, second = json.loads(path.read_text(encoding="utf-8"))
+    assert first == {"step": 3, "terms": {"loss": None, "loss/dense": 1.5}, "samples": samples}
+    assert second["step"] == 4
+
+
+def test_a_run_that_goes_bad_for_long_does_not_fill_the_disk(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    paths = {folder.note_bad_batch(step, {}, []) for step in range(KEPT_BAD + 2)}
+    noted = json.loads(paths.pop().read_text(encoding="utf-8"))
+    assert [batch["step"] for batch in noted] == list(range(2, KEPT_BAD + 2))
+
+
+def test_a_key_that_one_side_lacks_is_a_change() -> None:
+    before, after = {"run": {"seed": 1, "old": 2}}, {"run": {"seed": 1, "new": 3}}
+    told = ["run.old: 2 in the run, nothing in the recipe", "run.new: nothing in the run, 3 in the recipe"]
+    assert list(changes(before, after)) == told
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("differences", "message"),
     [
         ({"width": 32}, "width: 16 in the run, 32 in the recipe"),
         ({"classes": ("plane", "boat")}, r"classes: \('plane', 'ship', 'tank'\) in the run, \('plane', 'boat'\)"),
@@ -114,10 +200,10 @@ def test_a_checkpoint_is_no_checkpoint_until_all_of_it_is_written(
     ],
 )
 def test_another_model_cannot_take_over_a_run(
-    tmp_path: Path, parts: Parts, changes: dict[str, object], message: str
+    tmp_path: Path, parts: Parts, differences: dict[str, object], message: str
 ) -> None:
     checkpoint = RunFolder(tmp_path).save(1, *parts)
-    other = parts_of(DetectorConfig.model_validate(parts[0].config.model_dump() | changes), seed=1)
+    other = parts_of(DetectorConfig.model_validate(parts[0].config.model_dump() | differences), seed=1)
     with pytest.raises(ValueError, match=message):
         restore(checkpoint, *other)
 

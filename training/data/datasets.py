@@ -80,6 +80,10 @@ class CocoDataset:
                 return Sample(image, boxes, labels, self._ids[candidate])
         raise ValueError(f"none of the {len(self)} pictures beside {self.paths[index]} can be decoded")
 
+    def path_of(self, image_id: int) -> Path:
+        """The file of a picture, by its id in the annotations."""
+        return self.paths[self._ids.index(image_id)]
+
     def preload(self) -> None:
         """Fill the cache now, so that worker processes forked later share it."""
         for index in range(len(self)):
@@ -88,7 +92,7 @@ class CocoDataset:
 
     def _add(self, entry: Entry, images: Path, min_box_px: float) -> None:
         """Check one picture's header and take over its boxes; skip it with a warning if it is corrupt."""
-        path = _locate(images, entry.file_name)
+        path = locate(images, entry.file_name)
         try:
             with Image.open(path) as picture:
                 stored = picture.size
@@ -134,8 +138,8 @@ def read_picture(path: Path, size: int | None) -> NDArray[np.uint8]:
         return np.array(picture.convert("RGB").resize(target, Image.Resampling.BILINEAR))
 
 
-def _locate(images: Path, file_name: str) -> Path:
-    """The picture's path; `file_name` may or may not start with `images/`."""
+def locate(images: Path, file_name: str) -> Path:
+    """The picture's path; `file_name` may or may not start with `images/`. Raises FileNotFoundError."""
     for name in (file_name, file_name.removeprefix("images/")):
         if (path := images / name).is_file():
             return path

@@ -33,9 +33,9 @@ class AugmentedSamples(Dataset[Sample]):
             self.dataset, int(self._epoch_order(epoch)[position]), np.random.default_rng([self.seed, j])
         )
 
-    def items(self, first_step: int, last_step: int) -> range:
-        """The j of the steps first_step, ..., last_step - 1."""
-        return range(first_step * self.batch_size, last_step * self.batch_size)
+    def of_step(self, step: int) -> range:
+        """The j of one step."""
+        return range(step * self.batch_size, (step + 1) * self.batch_size)
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """A permutation of the pictures."""
@@ -53,22 +53,53 @@ def training_batches(
     first_step: int,
     last_step: int,
     workers: int,
+    part: range | None = None,
 ) -> Iterator[tuple[Tensor, Targets]]:
     """Batches of the steps first_step, ..., last_step - 1: uint8 (B, 3, crop, crop) and their targets.
 
     They do not depend on `workers`, the number of processes that prepare them (0: the calling one), nor on
-    where the run was interrupted. The global random state of torch is not touched.
+    where the run was interrupted. The global random state of torch is not touched. With `part`, only these rows of
+    each batch: what one of several training processes takes.
     """
     if workers and isinstance(dataset, CocoDataset):
         dataset.preload()  # the forked workers then share one copy of the pictures
     samples = AugmentedSamples(dataset, augment, seed, batch_size)
+    rows = part or range(batch_size)
     loader = DataLoader(
         samples,
-        batch_size=batch_size,
-        sampler=samples.items(first_step, last_step),
+        batch_sampler=(list(samples.of_step(step)[rows.start : rows.stop]) for step in range(first_step, last_step)),
         num_workers=workers,  # each runs with one torch thread
         prefetch_factor=4 if workers else None,
         collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else the loader draws its workers' seed from the global generator
     )
     return iter(loader)
+
+
+def pictures_of_step(dataset: Pictures, augment: Augment, seed: int, batch_size: int, step: int) -> list[list[int]]:
+    """Ids of the pictures that each sample of a step was made of, more than one in a mosaic; makes them once more."""
+    watched = _Watched(dataset)
+    samples = AugmentedSamples(watched, augment, seed, batch_size)
+    ids = []
+    for j in samples.of_step(step):
+        watched.ids = []
+        samples[j]
+        ids.append(watched.ids)
+    return ids
+
+
+class _Watched:
+    """A dataset that notes which pictures are taken from it."""
+
+    def __init__(self, dataset: Pictures) -> None:
+        self.dataset = dataset
+        self.ids: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        self.ids.append(sample.image_id)
+        return sample
