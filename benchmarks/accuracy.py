@@ -27,9 +27,9 @@ from service.manifest import Manifest, ModelFolder, load_model_folder
 from service.predictor import Predictor
 from service.settings import Settings
 from training.data.datasets import CocoDataset
-from training.evaluate import LOWEST_SCORE, detect
-from training.matches import Detections, Truth
-from training.metrics import MAX_DETECTIONS, Metrics, coco_metrics, shown
+from training.evaluation.evaluate import LOWEST_SCORE, detect
+from training.evaluation.matches import Detections, Truth
+from training.evaluation.metrics import MAX_DETECTIONS, Metrics, coco_metrics, shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

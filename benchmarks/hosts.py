@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     detector = Detector(config).to(device).train()
+    count_nothing(detector)
     counts = torch.linspace(options.fewest, options.most, options.batch, device=device).round()
     steps = [measure(detector, options.size, counts, options.denoising) for _ in range(options.steps)]
     figures = {
@@ -66,6 +67,14 @@ def host_config(name: str, fixed_queries: bool, checkpointing: bool) -> Detector
     if fixed_queries:
         config = without_density(config, config.query.k_max)
     return config.model_copy(update={"decoder": config.decoder.model_copy(update={"checkpointing": checkpointing})})
+
+
+def count_nothing(detector: Detector) -> None:
+    """Let an untrained density head find no object, so that the true counts decide on the number of queries."""
+    if detector.density_head is not None:
+        *_, last, _ = detector.density_head.layers
+        with torch.no_grad():
+            last.get_parameter("bias").fill_(-12.0)
 
 
 def measure(detector: Detector, size: int, true_counts: Tensor, denoising: int) -> dict:

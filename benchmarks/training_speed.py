@@ -30,7 +30,7 @@ from training.data.transforms import Augment
 from training.parallel import Processes
 from training.trainer import Trainer
 
-SCENES = 32
+SCENES = 16
 WARM_UP = 2
 """Rounds that are not counted; a compiled variant compiles in the first."""
 PARTS = (
@@ -41,7 +41,10 @@ PARTS = (
 
 @dataclass
 class Stopwatch:
-    """Seconds of the parts of one step after the other; waits for the GPU at every mark."""
+    """Seconds of the parts of one step after the other: of the clock on a GPU, for which every mark waits, else of CPU.
+
+    CPU time is that of all threads, and other programs on the machine do not lengthen it.
+    """
 
     enabled: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
@@ -49,8 +52,9 @@ class Stopwatch:
     """When the criterion was left."""
 
     def now(self) -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if not torch.cuda.is_available():
+            return time.process_time()
+        torch.cuda.synchronize()
         return time.perf_counter()
 
     def watch(self, owner: Any, name: str, part: str) -> None:
@@ -93,20 +97,21 @@ class Variant:
         self.watch.enabled, self.watch.seconds = number % 2 == 1, {}
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        begun, busy = self.watch.now(), time.process_time()
+        marked, begun, busy = self.watch.now(), time.perf_counter(), time.process_time()
         self.trainer.step(number, images, targets)
-        wall, cpu = self.watch.now() - begun, time.process_time() - busy
+        whole = self.watch.now() - marked
+        wall, cpu = time.perf_counter() - begun, time.process_time() - busy
         if number < 2 * WARM_UP:
             return
         if torch.cuda.is_available():
             self.peak_mb = max(self.peak_mb, torch.cuda.max_memory_allocated() / 1e6)
         if self.watch.enabled:
-            self.parts.append(self._disjoint(self.watch.seconds, wall))
+            self.parts.append(self._disjoint(self.watch.seconds, whole))
         else:
             self.wall.append(wall)
             self.cpu.append(cpu)
 
-    def _disjoint(self, seconds: dict[str, float], wall: float) -> dict[str, float]:
+    def _disjoint(self, seconds: dict[str, float], whole: float) -> dict[str, float]:
         """Shares of the step, without what is inside another part."""
         inside = {"encode": ("backbone", "encoder, heat"), "criterion": ("matching",)}
         own = {part: value - sum(seconds.get(i, 0) for i in inside.get(part, ())) for part, value in seconds.items()}
@@ -115,8 +120,8 @@ class Variant:
         own["backbone and encoder, compiled" if self.trainer.recipe.run.compile else "encoder, heat"] = (
             own.get("encoder, heat", 0) + encode
         )
-        own["the rest"] = wall - sum(own.values())
-        return {part: value / wall for part, value in own.items()}
+        own["the rest"] = whole - sum(own.values())
+        return {part: value / whole for part, value in own.items()}
 
 
 def make_variant(recipe: Recipe, name: str) -> Variant:
@@ -210,7 +215,8 @@ def report(recipe: Recipe, variants: Sequence[Variant], loading: float, waiting:
     lines += [
         "",
         f"Loading: {size / loading:.1f} crops a CPU-second, {loading / step_cpu:.1%} of the CPU time of a "
-        f"{variants[0].name} step; with run.workers = {recipe.run.workers}, a run waits {waiting:.1%} of the time for batches.",
+        f"{variants[0].name} step. With run.workers = {recipe.run.workers}, a run waits {waiting:.1%} of the time for "
+        "batches.",
     ]
     return "\n".join(lines)
 

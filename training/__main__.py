@@ -4,13 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.ablate import add_ablate, run_ablate
+from training.ablation.command import add_ablate, run_ablate
 from training.data.convert.cli import add_convert, convert
 from training.data.synthetic import synthesize
-from training.inspect import inspect
+from training.evaluation.report import evaluate_checkpoint
 from training.loop import fit
-from training.report import evaluate_checkpoint
-from training.visualize import add_visualize, run_visualize
+from training.pictures.visualize import add_visualize, run_visualize
+from training.survey.command import inspect
 
 
 def parser() -> argparse.ArgumentParser:

@@ -17,9 +17,9 @@ from training.data.datasets import CocoDataset
 from training.data.loader import pictures_of_step, training_batches
 from training.data.samples import Targets
 from training.data.transforms import Augment
-from training.evaluate import Metrics, evaluate
-from training.history import draw_history
+from training.evaluation.evaluate import Metrics, evaluate
 from training.parallel import Processes
+from training.pictures.history import draw_history
 from training.tracking import BAD_BATCHES, Journal, RunFolder, changes, write_whole
 from training.trainer import Trainer
 
@@ -66,6 +66,7 @@ def fit(recipe_path: Path, out: Path, resume: bool = False, stop_after: int | No
     last = recipe.run.steps if stop_after is None else min(recipe.run.steps, stop_after)
     if checkpoint is not None and first >= last:
         processes.say(f"nothing to do: {first} steps are done, and {last} are asked for")
+        processes.part_ways()
         return checkpoint
     with ExitStack() as closed_in_the_end:
         journal = None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import training
-from training.ablate import ablate
+from training.ablation.command import ablate
 from training.config import Recipe
 from training.data.synthetic import CLASSES, synthesize
 

@@ -12,7 +12,7 @@ from benchmarks.accuracy import score_checkpoint, score_folder, side_by_side
 from service.engines.onnx import OnnxEngine
 from service.manifest import load_model_folder
 from training.data.datasets import CocoDataset
-from training.evaluate import detect
+from training.evaluation.evaluate import detect
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import pytest
 
 import training
 from training.__main__ import parser
-from training.ablate import ablate, rewrite_table, run_ablate
-from training.ablation_grid import Grid, Variant, flat_recipe
-from training.ablation_results import Figures, Result, check_same, result_path
-from training.ablation_run import thinned
-from training.ablation_session import Run, claimed
-from training.ablation_table import by_seed, markdown, mean_and_deviation, metric, paired_difference
+from training.ablation.command import ablate, rewrite_table, run_ablate
+from training.ablation.grid import Grid, Variant, flat_recipe
+from training.ablation.results import Figures, Result, check_same, result_path
+from training.ablation.run import thinned
+from training.ablation.session import Run, claimed
+from training.ablation.table import by_seed, markdown, mean_and_deviation, metric, paired_difference
 from training.config import Recipe
 
 TRAINING = Path(training.__file__).parent
@@ -126,7 +126,7 @@ def test_a_bad_grid_says_why_in_one_line(tmp_path: Path, variants: str, message:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("grid", sorted((TRAINING / "ablations").glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("grid", sorted((TRAINING / "ablation" / "grids").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_grids_of_the_repository_can_be_built(grid: Path) -> None:
     variants = Grid.from_toml(grid).resolve()
     assert variants[0].changes == {}

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from model.detector import Detector
 from training.data.canvas import boxes_to_picture, letterbox
 from training.data.samples import Sample
-from training.evaluate import Findings, detect, evaluate, select_detections
-from training.metrics import Metrics
+from training.evaluation.evaluate import Findings, detect, evaluate, select_detections
+from training.evaluation.metrics import Metrics
 
 CLASSES = ("ship", "tank", "court")
 

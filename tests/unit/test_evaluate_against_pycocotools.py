@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from training.matches import Detections, Truth
-from training.metrics import MAX_DETECTIONS, SIZES, Metrics, coco_metrics
+from training.evaluation.matches import Detections, Truth
+from training.evaluation.metrics import MAX_DETECTIONS, SIZES, Metrics, coco_metrics
 
 CLASSES = ("plane", "ship", "tank", "never there")
 

@@ -13,7 +13,7 @@ from service.letterbox import Letterbox
 from service.predictor import Analysis, HeatMaps
 from training.data import canvas
 from training.data.canvas import boxes_to_picture, letterbox
-from training.evaluate import picture_detections, select_detections
+from training.evaluation.evaluate import picture_detections, select_detections
 
 
 @pytest.mark.parametrize(("height", "width"), [(358, 533), (1028, 1728), (40, 31), (64, 64), (1, 900)])

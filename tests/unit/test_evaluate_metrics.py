@@ -6,8 +6,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from training.matches import Detections, Truth, Verdicts, confusion_matrix, match
-from training.metrics import coco_metrics
+from training.evaluation.matches import Detections, Truth, Verdicts, confusion_matrix, match
+from training.evaluation.metrics import coco_metrics
 
 CLASSES = ("ship", "tank", "court")
 

@@ -12,9 +12,9 @@ from model.checkpoint import save_detector
 from model.detector import Detector
 from training.config import Recipe
 from training.data.datasets import CocoDataset
-from training.evaluate import Findings
-from training.matches import Detections, Truth
-from training.report import GREEN, LEGEND, RED, YELLOW, evaluate_checkpoint, worst_sheet, write_report
+from training.evaluation.evaluate import Findings
+from training.evaluation.matches import Detections, Truth
+from training.evaluation.report import GREEN, LEGEND, RED, YELLOW, evaluate_checkpoint, worst_sheet, write_report
 
 CLASSES = ("plane", "ship", "tank")
 ROOT = Path(__file__).parents[2]

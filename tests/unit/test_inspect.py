@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from training.config import Recipe
-from training.inspect import TILES, choose, inspect
-from training.sheets import Tile, class_colours, sheet
-from training.survey import Facts, Survey, find_twins, survey
-from training.survey_tables import roots, shared_cells, suggestions
+from training.pictures.sheets import Tile, class_colours, sheet
+from training.survey.command import TILES, choose, inspect
+from training.survey.measure import Facts, Survey, find_twins, survey
+from training.survey.tables import roots, shared_cells, suggestions
 
 CLASSES = ("car", "boat")
 ROOT = Path(__file__).parents[2]

@@ -3,16 +3,18 @@
 import dataclasses
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from torch import Tensor
 
 from benchmarks.complexity import BEGIN, CLASSES, END, PAGE, PARTS, Case, cases, measure, replaced, table
 from model.config import DetectorConfig, TimmBackboneConfig
 from model.detector import Detector
-from model.presets import IMAGENET_MEAN, IMAGENET_STD, PRESETS, preset, without_density
+from model.presets import IMAGENET_MEAN, PRESETS, preset, without_density
 
 NANO_RECIPE = Path(__file__).resolve().parents[2] / "training" / "recipes" / "nano-nwpu.toml"
 HOSTS = ("dino_d3q_r50", "deformable_detr_d3q_r50")
@@ -93,7 +95,7 @@ def test_pictures_are_normalised_as_those_that_the_weights_have_seen(name: str) 
 
 
 @torch.no_grad()
-def test_the_smallest_preset_runs(pictures) -> None:
+def test_the_smallest_preset_runs(pictures: Callable[..., Tensor]) -> None:
     output = Detector(preset("nano_tiny", CLASSES)).eval()(pictures(1, 32, 64))
     assert output.encoded.shapes == [(8, 16), (4, 8), (2, 4)]
     assert output.layers[-1].logits.shape == (1, 100, len(CLASSES))

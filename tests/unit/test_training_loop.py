@@ -313,6 +313,13 @@ def test_a_run_of_an_older_version_can_be_resumed(
     assert "resumed with a change, run.compile: nothing in the run, False in the recipe" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own import
+def test_compiling_leaves_the_names_of_the_weights(data: Path) -> None:
+    plain, compiled = (Trainer(tiny_recipe(data, compile=yes), Processes()) for yes in (False, True))
+    assert compiled.detector.state_dict().keys() == plain.detector.state_dict().keys()
+    assert compiled.average.detector.state_dict().keys() == plain.detector.state_dict().keys()
+
+
 def test_a_model_that_computes_activations_again_learns_the_same(data: Path) -> None:
     figures = []
     for checkpointing in (False, True):

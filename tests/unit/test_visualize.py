@@ -15,10 +15,10 @@ from PIL import Image
 from model.checkpoint import save_detector
 from model.config import HybridEncoderConfig
 from model.detector import Detector
-from training.matches import Detections
-from training.panels import BAR, CAPTION, DPI, SIDE, draw_panel
-from training.seeing import Frame, Seen, hottest, look
-from training.visualize import open_picture, visualize
+from training.evaluation.matches import Detections
+from training.pictures.panels import BAR, CAPTION, DPI, SIDE, draw_panel
+from training.pictures.seeing import Frame, Seen, hottest, look
+from training.pictures.visualize import open_picture, visualize
 
 WIDTH, HEIGHT = 100, 60
 FRAME = Frame(canvas=64, picture=(WIDTH, HEIGHT), scale=(64 / WIDTH, 38 / HEIGHT))

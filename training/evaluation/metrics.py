@@ -12,7 +12,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from training.matches import Detections, LabelledBoxes, Verdicts, confusion_matrix
+from training.evaluation.matches import Detections, LabelledBoxes, Verdicts, confusion_matrix
 
 SIZES = {
     "very tiny (2-8)": (0, 8**2),

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.ablation_grid import Variant
-from training.ablation_results import Figures, Result
-from training.ablation_table import by_seed, metric
+from training.ablation.grid import Variant
+from training.ablation.results import Figures, Result
+from training.ablation.table import by_seed, metric
 
 Curve = list[tuple[int, float]]
 """(step, value)."""

@@ -14,8 +14,8 @@ from model.detector import Detector
 from training.config import Recipe
 from training.data.datasets import UNREADABLE
 from training.loop import best_device
-from training.panels import draw_panel
-from training.seeing import look
+from training.pictures.panels import draw_panel
+from training.pictures.seeing import look
 
 
 def add_visualize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from training.config import Recipe
 from training.data.canvas import fitted_size
-from training.metrics import SIZES
-from training.survey import Survey, Twins
+from training.evaluation.metrics import SIZES
+from training.survey.measure import Survey, Twins
 
 RARE = 20
 """Boxes below which a class is hard to learn."""

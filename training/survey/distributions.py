@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from training.curves import panel
-from training.survey import Survey
+from training.evaluation.curves import panel
+from training.survey.measure import Survey
 
 COLOURS = ("tab:blue", "tab:orange")
 RANGES = {"very tiny": (2, 8), "tiny": (8, 16), "small": (16, 32), "medium": (32, 64)}

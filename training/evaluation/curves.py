@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.metrics import Metrics
+from training.evaluation.metrics import Metrics
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:

@@ -17,10 +17,10 @@ from model.detector import Detector
 from model.lsconv import LSConv, snake_paths
 from model.structures import DetectorOutput, Encoded
 from training.data.canvas import boxes_to_picture, letterbox
-from training.evaluate import picture_detections
+from training.evaluation.evaluate import picture_detections
+from training.evaluation.matches import Detections
+from training.evaluation.metrics import OPERATING_THRESHOLD
 from training.loop import NMS_IOU
-from training.matches import Detections
-from training.metrics import OPERATING_THRESHOLD
 
 Floats = NDArray[np.float32]
 HEAT_MAPS = ("class heat", "box heat", "mixed heat", "mask")

@@ -1,4 +1,4 @@
-"""One run of an ablation, in a process of its own: `python -m training.ablation_run RUN_FOLDER`.
+"""One run of an ablation, in a process of its own: `python -m training.ablation.run RUN_FOLDER`.
 
 The folder holds `recipe.toml`. The run is trained or resumed there, measured on val, and described in `figures.json`.
 """
@@ -15,13 +15,13 @@ import torch
 
 from model.checkpoint import load_detector
 from model.detector import Detector
-from training.ablation_results import Figures
+from training.ablation.results import Figures
 from training.config import Recipe
 from training.data.canvas import letterbox
 from training.data.datasets import CocoDataset
-from training.evaluate import detect
+from training.evaluation.evaluate import detect
+from training.evaluation.metrics import Metrics
 from training.loop import NMS_IOU, best_device, fit, matching_val_set
-from training.metrics import Metrics
 from training.tracking import RunFolder, steps_done, write_whole
 
 COST = "cost.json"

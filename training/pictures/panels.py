@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from training.seeing import Floats, Seen
-from training.sheets import class_colours
+from training.pictures.seeing import Floats, Seen
+from training.pictures.sheets import class_colours
 
 DPI = 110
 COLUMNS = 3

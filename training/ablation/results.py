@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from model.config import Config
-from training.ablation_grid import Variant, flat_recipe, one_line
+from training.ablation.grid import Variant, flat_recipe, one_line
 from training.tracking import write_whole
 
 HOW = tuple(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.ablation_grid import Variant, flat_recipe
-from training.ablation_results import Figures, Result, check_same, read_results, write_result
-from training.ablation_table import write_table
+from training.ablation.grid import Variant, flat_recipe
+from training.ablation.results import Figures, Result, check_same, read_results, write_result
+from training.ablation.table import write_table
 from training.config import Recipe
 from training.tracking import RunFolder, steps_done, write_whole
 
@@ -83,7 +83,7 @@ class Run:
 
 def worker(run: Run) -> list[str]:
     """The command that trains and measures a run."""
-    return [sys.executable, "-m", "training.ablation_run", str(run.folder)]
+    return [sys.executable, "-m", "training.ablation.run", str(run.folder)]
 
 
 @contextmanager

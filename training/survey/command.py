@@ -8,13 +8,13 @@ import numpy as np
 from numpy.random import default_rng
 
 from training.config import Recipe
-from training.curves import save
 from training.data.datasets import CocoDataset, read_picture
 from training.data.transforms import Augment
-from training.distributions import distributions
-from training.sheets import Tile, class_colours, sheet
-from training.survey import Facts, Survey, Twins, find_twins, survey
-from training.survey_tables import cell_table, class_table, overview, size_table, suggestions
+from training.evaluation.curves import save
+from training.pictures.sheets import Tile, class_colours, sheet
+from training.survey.distributions import distributions
+from training.survey.measure import Facts, Survey, Twins, find_twins, survey
+from training.survey.tables import cell_table, class_table, overview, size_table, suggestions
 
 TILES = 24
 """Pictures on a contact sheet."""

@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image
 
 from model.checkpoint import load_detector
-from training import curves
 from training.config import Recipe
 from training.data.datasets import CocoDataset
-from training.evaluate import Findings, detect
+from training.evaluation import curves
+from training.evaluation.evaluate import Findings, detect
+from training.evaluation.matches import match
+from training.evaluation.metrics import Metrics, shown
 from training.loop import NMS_IOU, best_device, matching_val_set
-from training.matches import match
-from training.metrics import Metrics, shown
-from training.sheets import Colour, Tile, sheet
+from training.pictures.sheets import Colour, Tile, sheet
 
 GREEN, RED, YELLOW = (60, 230, 90), (255, 60, 50), (255, 225, 0)
 LEGEND: dict[str, Colour] = {"box that was found": GREEN, "false detection": RED, "box that was missed": YELLOW}

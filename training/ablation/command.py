@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.ablation_grid import Grid, Variant
-from training.ablation_plots import draw_plots
-from training.ablation_results import read_results, result_path
-from training.ablation_session import Run, Session, claimed, worker
-from training.ablation_table import write_table
+from training.ablation.grid import Grid, Variant
+from training.ablation.plots import draw_plots
+from training.ablation.results import read_results, result_path
+from training.ablation.session import Run, Session, claimed, worker
+from training.ablation.table import write_table
 
 
 def add_ablate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the sub-command to the command line."""
     parser = commands.add_parser("ablate", help="train the variants of a grid with the same seeds and compare them")
-    parser.add_argument("grid", type=Path, help="TOML file, see training/ablations/")
+    parser.add_argument("grid", type=Path, help="TOML file, see training/ablation/grids/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the ablation; the same one to go on")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: %(default)s)")
     parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="begin no run after this time")
@@ -58,7 +58,7 @@ def ablate(
     """Carry out what is left of a grid; returns the table.
 
     Args:
-        grid_path: see training/ablation_grid.py.
+        grid_path: see training/ablation/grid.py.
         out: folder of the ablation.
         jobs: runs at the same time; they share the CPU's threads.
         minutes: no run is begun after this time, and those at work stop at their next checkpoint.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.ablation_grid import Variant
-from training.ablation_results import Figures, Result
+from training.ablation.grid import Variant
+from training.ablation.results import Figures, Result
 
 Seeds = dict[int, float]
 """A figure of one variant, by seed."""

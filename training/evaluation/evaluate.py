@@ -23,8 +23,8 @@ from model.structures import DetectorOutput
 from training.data.canvas import boxes_to_picture, letterbox
 from training.data.samples import Sample
 from training.data.transforms import Pictures
-from training.matches import Detections, Truth
-from training.metrics import MAX_DETECTIONS, OPERATING_THRESHOLD, Metrics, coco_metrics
+from training.evaluation.matches import Detections, Truth
+from training.evaluation.metrics import MAX_DETECTIONS, OPERATING_THRESHOLD, Metrics, coco_metrics
 
 LOWEST_SCORE = 0.01
 """Detections with lower scores do not enter AP."""

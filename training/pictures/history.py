@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.curves import panel
+from training.evaluation.curves import panel
 
 SMOOTHED_OVER = 100
 """A curve of more points is drawn as means of this many stretches, over a pale line of all."""

@@ -1,0 +1,54 @@
+"""The benchmark of training, on a model that is soon done."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import training
+from benchmarks.training_speed import Stopwatch, main
+from model.config import HybridEncoderConfig, PlainBackboneConfig
+from training.config import Recipe
+
+NANO = Path(training.__file__).parent / "recipes" / "nano-nwpu.toml"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """The default recipe with a smaller model."""
+    whole = Recipe.from_toml(NANO)
+    model = whole.model.model_copy(
+        update={
+            "width": 16,
+            "backbone": PlainBackboneConfig(stem=4, channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1)),
+            "encoder": HybridEncoderConfig(heads=2, feedforward=16),
+        }
+    )
+    data = whole.data.model_copy(update={"train_size": 96})
+    path = tmp_path / "recipe.toml"
+    path.write_text(whole.model_copy(update={"model": model, "data": data}).to_toml(), encoding="utf-8")
+    return path
+
+
+def test_the_report_has_every_variant_and_shares_that_add_up(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(recipe), "--rounds", "1", "--batch-size", "2", "--crop", "64", "--threads", str(torch.get_num_threads())])
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("|")]
+    table, split = rows[2:4], rows[6:]
+    assert [row[0] for row in table] == ["bf16", "fp32"]
+    assert table[0][4] == "1.00"
+    for column in (1, 2):
+        shares = [float(row[column].rstrip("%")) for row in split if row[column] != "-"]
+        assert sum(shares) == pytest.approx(100, abs=1)
+        assert all(share >= 0 for share in shares)
+    assert "crops a CPU-second" in printed.splitlines()[-1]
+
+
+def test_a_part_is_timed_only_while_the_watch_runs() -> None:
+    watch = Stopwatch()
+    double = watch.timed(lambda x: 2 * x, "average")
+    assert double(2) == 4
+    assert watch.seconds == {}
+    watch.enabled = True
+    assert double(3) == 6
+    assert watch.seconds["average"] >= 0

@@ -1,0 +1,1 @@
+"""How good a detector is: metrics, charts, and the report of `python -m training evaluate`."""

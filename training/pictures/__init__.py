@@ -1,0 +1,1 @@
+"""Pictures of a run, of a detector at work, and sheets of thumbnails."""

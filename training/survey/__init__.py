@@ -1,0 +1,1 @@
+"""What is in a data set: the statistics, twins and pictures of `python -m training inspect`."""
