@@ -12,7 +12,7 @@ ClassificationKind = Literal["mal", "vfl", "focal", "cross_entropy"]
 """How queries learn their class; `cross_entropy` is over C + 1 classes, the others over C sigmoids."""
 BACKGROUND_WEIGHT = 0.1
 """Weight of a background query in the cross-entropy (DETR, Carion et al., 2020; D3Q's published variant)."""
-SMALLEST_SIDE = 1e-4
+SMALLEST_SIDE = 1e-7
 """Fraction of the image below which a side is not told apart in a logarithm."""
 
 

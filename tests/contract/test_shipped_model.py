@@ -16,7 +16,7 @@ from service.manifest import load_model_folder
 from service.predictor import Predictor
 
 PACKAGE = Path(service.__file__).parent
-FOLDER = PACKAGE / "models" / "nano-nwpu" / "1"
+FOLDER = PACKAGE / "models" / "nano-nwpu" / "2"
 DATA = PACKAGE.parent.parent / "shared" / "data" / "nwpu-vhr10"
 
 

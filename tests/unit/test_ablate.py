@@ -14,7 +14,7 @@ from training.__main__ import parser
 from training.ablation.command import ablate, rewrite_table, run_ablate
 from training.ablation.grid import Grid, Variant, flat_recipe
 from training.ablation.results import Figures, Result, check_same, result_path
-from training.ablation.run import thinned
+from training.ablation.run import read_cost, thinned
 from training.ablation.session import Run, claimed
 from training.ablation.table import by_seed, markdown, mean_and_deviation, metric, paired_difference
 from training.config import Recipe
@@ -311,6 +311,21 @@ def test_the_table_has_means_differences_and_cost(tmp_path: Path) -> None:
     assert cells["deeper"]["parameters"] == "2.00 M"
     assert cells["deeper"]["APt"] == "-"
     assert "Not run yet: late." in markdown(variants, results)
+
+
+def test_times_of_different_devices_are_not_compared(tmp_path: Path) -> None:
+    plain, deep = variants_of(tmp_path)
+    text = markdown([plain, deep], [result(plain, 0, figures()), result(deep, 0, figures(device="slide rule"))])
+    assert " x |" not in text.splitlines()[3]
+
+
+def test_a_run_whose_time_is_not_known_has_none_in_the_table(tmp_path: Path) -> None:
+    plain = variants_of(tmp_path)[0]
+    assert "nan" not in markdown([plain], [result(plain, 0, figures(seconds=None, cpu_seconds=None))])
+
+
+def test_the_cost_of_a_run_that_died_before_it_was_written_is_unknown(tmp_path: Path) -> None:
+    assert read_cost(tmp_path / "cost.json") == {"seconds": None, "cpu_seconds": None}
 
 
 def test_the_table_shows_every_layer_and_what_a_variant_is(tmp_path: Path) -> None:

@@ -245,3 +245,10 @@ def test_the_density_focal_loss_stays_finite_for_a_saturated_map_and_a_crowded_t
 def test_the_count_loss_is_relative() -> None:
     count, truth = torch.tensor([3.0, 0.0, 110.0]), torch.tensor([0.0, 0.0, 90.0])
     assert float(count_loss(count, truth)) == pytest.approx(3 / 10 + 0 + 20 / 100)
+
+
+def test_tiny_l1_pulls_on_a_side_that_has_all_but_vanished() -> None:
+    box = torch.tensor([0.5, 0.5, 5e-6, 5e-6], requires_grad=True)
+    tiny_l1(box, torch.tensor([0.5, 0.5, 0.01, 0.01])).backward()
+    assert box.grad is not None
+    assert (box.grad[2:] < 0).all()

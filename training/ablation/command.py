@@ -78,9 +78,10 @@ def ablate(
     if jobs < 1:
         raise ValueError(f"{jobs} runs at a time finish nothing; the least is 1")
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    # Seed by seed: an interrupted grid has whole seeds rather than whole variants.
     runs = [
         Run(variant, seed, out / "runs" / f"{variant.name}-{seed}", threads)
-        for seed in seeds or grid.seeds  # an interrupted grid has complete seeds rather than complete variants
+        for seed in dict.fromkeys(seeds or grid.seeds)
         for variant in variants
         if not only or variant.name in only
     ]

@@ -24,9 +24,9 @@ class Figures(Config):
     """AP and its kin in [0, 1], count errors, mean number of queries."""
     layers: list[float]
     """AP of the proposals (Det0) and of the prediction after each decoder layer (Det1, Det2, ...)."""
-    seconds: float
-    """Wall time of training, evaluations between the steps included."""
-    cpu_seconds: float
+    seconds: float | None
+    """Wall time of training, evaluations between the steps included; None if the run died before it was written."""
+    cpu_seconds: float | None
     """The same in CPU time, loader processes included."""
     parameters: int
     milliseconds: float

@@ -56,7 +56,7 @@ def run(folder: Path) -> None:
         device=_device_name(),
         loss_curve=thinned(_curve(folder, "loss")),
         ap_curve=_curve(folder, "val/ap"),
-        **json.loads((folder / COST).read_text(encoding="utf-8")),
+        **read_cost(folder / COST),
     )
     write_whole(folder / "figures.json", figures.model_dump_json())
 
@@ -108,6 +108,13 @@ def _curve(folder: Path, name: str) -> list[tuple[int, float]]:
     """(step, value) of a figure in the run's log; steps at which it was not finite are left out."""
     entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [(entry["step"], entry[name]) for entry in entries if entry.get(name) is not None]
+
+
+def read_cost(path: Path) -> dict[str, float | None]:
+    """What was written of the time; nothing is known of a run that died between its last checkpoint and that."""
+    if not path.exists():
+        return {"seconds": None, "cpu_seconds": None}
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _cpu_seconds() -> float:

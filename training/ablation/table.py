@@ -88,15 +88,16 @@ def _comparison(baseline: str, variants: Sequence[Variant], results: Sequence[Re
 
 
 def _cost(baseline: str, variant: str, results: Sequence[Result]) -> list[str]:
-    """Queries, time and CPU time as multiples of the baseline's with the same seeds, parameters, milliseconds."""
+    """Queries, time and CPU time as multiples of the baseline's by seed and device, parameters, milliseconds."""
     queries, parameters, milliseconds = (
         by_seed(results, variant, figure)
         for figure in (metric("mean_queries"), lambda f: f.parameters, lambda f: f.milliseconds)
     )
+    devices = {(result.variant, result.seed): result.figures.device for result in results}
     times = []
     for figure in (lambda f: f.seconds, lambda f: f.cpu_seconds):
         ours, theirs = by_seed(results, variant, figure), by_seed(results, baseline, figure)
-        common = [seed for seed in ours if seed in theirs]
+        common = [seed for seed in ours if seed in theirs and devices[variant, seed] == devices[baseline, seed]]
         ratio = sum(ours[s] for s in common) / sum(theirs[s] for s in common) if common else None
         times.append("-" if ratio is None else f"{ratio:.2f} x")
     return [
@@ -127,7 +128,9 @@ def _explanation(results: Sequence[Result]) -> str:
     devices = " and ".join(sorted({result.figures.device for result in results}))
     return (
         "AP, its kin and the count error in per cent: mean ± standard deviation over seeds. Differences are of AP, "
-        f"paired by seed: mean ± standard error. {steps} steps each, on {devices}."
+        "paired by seed: mean ± standard error. A seed fixes the order of crops and the noise; initial weights are the "
+        f"same only where variants have the same modules. {steps} steps each, on {devices}; milliseconds are measured "
+        "beside the other runs."
     )
 
 
