@@ -7,27 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from training.__main__ import parser
+from converting import objects, read, run
 from training.data.coco import Report, read_coco
-from training.data.convert.cli import convert
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "nwpu-vhr10"
-
-
-def run(*arguments: object) -> str:
-    """The report of `convert`."""
-    return convert(parser().parse_args(["convert", *map(str, arguments)]))
-
-
-def read(out: Path, split: str = "train") -> dict[str, Any]:
-    return json.loads((out / f"instances_{split}.json").read_text(encoding="utf-8"))
-
-
-def objects(out: Path, split: str = "train") -> list[tuple[str, list[float], int]]:
-    """(class, bbox, iscrowd) of every annotation."""
-    data = read(out, split)
-    names = {category["id"]: category["name"] for category in data["categories"]}
-    return [(names[entry["category_id"]], entry["bbox"], entry["iscrowd"]) for entry in data["annotations"]]
 
 
 def image(image_id: Any = 70, file_name: str = "a.png", **changes: Any) -> dict[str, Any]:

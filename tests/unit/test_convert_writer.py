@@ -1,6 +1,5 @@
 """What all formats share: the layout, linking, clipping, chips, splits, and all or nothing."""
 
-import json
 import os
 import shutil
 from itertools import pairwise
@@ -13,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from training.__main__ import parser
+from converting import read, run
 from training.data.convert.chips import Chipping, boxes_in
-from training.data.convert.cli import convert
 from training.data.convert.records import Box
 from training.data.datasets import CocoDataset
 
@@ -29,15 +27,6 @@ def visdrone(root: Path, pictures: dict[str, str], size: tuple[int, int] = (40, 
         Image.fromarray(pixels).save(root / "images" / name, **save)
         (root / "annotations" / name).with_suffix(".txt").write_text(lines, encoding="utf-8")
     return root
-
-
-def run(*arguments: object) -> str:
-    """The report of `convert`."""
-    return convert(parser().parse_args(["convert", *map(str, arguments)]))
-
-
-def read(out: Path, split: str = "train") -> dict[str, Any]:
-    return json.loads((out / f"instances_{split}.json").read_text(encoding="utf-8"))
 
 
 def boxes(out: Path, split: str = "train") -> list[list[float]]:

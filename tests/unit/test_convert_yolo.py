@@ -1,29 +1,17 @@
 """YOLO text: folders, data.yaml, boxes and polygons."""
 
-import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.__main__ import parser
-from training.data.convert.cli import convert
+from converting import read, run
 
 SHIP = "0 0.5 0.5 0.25 0.5\n"
 SHIP_BOX = [15, 5, 10, 10]
-
-
-def run(*arguments: object) -> str:
-    """The report of `convert`."""
-    return convert(parser().parse_args(["convert", *map(str, arguments)]))
-
-
-def read(out: Path, split: str = "train") -> dict[str, Any]:
-    return json.loads((out / f"instances_{split}.json").read_text(encoding="utf-8"))
 
 
 def objects(out: Path, split: str = "train") -> list[tuple[str, list[float]]]:
