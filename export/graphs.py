@@ -3,15 +3,18 @@
 Dimension letters as in `model.structures`; K queries that are decoded, S_l stride of level l.
 """
 
+from copy import deepcopy
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.boxes import extent, to_xyxy
 from model.config import DetectorConfig
 from model.decoder import attention_bias, class_scores
 from model.detector import Detector
+from model.layers import ConvNorm
 from model.queries import query_counts
 from model.structures import LayerPrediction
 
@@ -89,6 +92,12 @@ class DetectorGraph(nn.Module):
             Boxes (B, K, 4), xyxy in pixels of the canvas, and of the best class of each query the score (B, K),
             0 beyond a picture's own number of queries, and the label (B, K), int64.
         """
+        boxes, scores = self.detect(images)
+        best, labels = scores.max(-1)
+        return boxes, best, labels
+
+    def detect(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with a score per class (B, K, C)."""
         detector = self.detector
         encoded = detector.encode(images)
         assert encoded.count is not None  # see refuse_without_density
@@ -98,9 +107,7 @@ class DetectorGraph(nn.Module):
         torch._check(most <= detector.config.query.k_max)
         queries = detector.propose(encoded, most, counts)
         last = detector.decode(encoded.memory, queries)[-1]
-        boxes, scores = boxes_and_scores(last, queries.valid, encoded.memory[0], detector.config)
-        best, labels = scores.max(-1)
-        return boxes, best, labels
+        return boxes_and_scores(last, queries.valid, encoded.memory[0], detector.config)
 
 
 def boxes_and_scores(
@@ -147,6 +154,16 @@ def cut_decoder(detector: Detector, layers: int | None = None) -> Detector:
     names = cut.state_dict().keys()
     cut.load_state_dict({name: value for name, value in detector.state_dict().items() if name in names})
     return cut.eval()
+
+
+def folded(detector: Detector) -> Detector:
+    """The same function with every batch norm inside the convolution before it; the detector given is left as it is."""
+    copy = deepcopy(detector).eval()
+    for layer in copy.modules():
+        if isinstance(layer, ConvNorm):
+            convolution, norm = cast(nn.Conv2d, layer[0]), cast(nn.BatchNorm2d, layer[1])
+            layer[0], layer[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    return copy
 
 
 def encoder_outputs(levels: int) -> list[str]:

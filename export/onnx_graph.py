@@ -20,6 +20,7 @@ from export.graphs import (
     EncoderGraph,
     decoder_inputs,
     encoder_outputs,
+    folded,
     refuse_without_density,
 )
 from export.packing import pack_kernels
@@ -53,6 +54,7 @@ def graph_specs(detector: Detector) -> list[GraphSpec]:
     """
     config = detector.config
     refuse_without_density(config)
+    detector = folded(detector)
     levels, coarsest = len(config.strides), config.strides[-1]
     batch, count, rows, columns = Dim("B", min=1), Dim("K", min=1), Dim("_h", min=1), Dim("_w", min=1)
     canvas = torch.zeros(2, 3, 10 * coarsest, 12 * coarsest, dtype=torch.uint8)

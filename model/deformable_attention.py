@@ -57,18 +57,29 @@ class DeformableAttention(nn.Module):
             (B, Q, D).
         """
         batch, count, _ = queries.shape
-        split = (self.heads, self.levels, self.points)
-        offsets = self.to_offsets(queries).unflatten(-1, (*split, 2))  # (B, Q, heads, levels, points, 2)
-        weights = self.to_weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1)  # (B, Q, heads, levels * points)
-        weights = weights.transpose(1, 2).flatten(0, 1).unflatten(-1, (self.levels, self.points))[:, None]
-        centre, size = reference_boxes[:, :, None, None, :2], reference_boxes[..., 2:]
+        grids = self._grids(queries, reference_boxes, [level.shape[-2:] for level in memory])
+        shares = self.to_weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1)  # (B, Q, heads, levels * points)
+        shares = shares.permute(0, 2, 3, 1).flatten(0, 1).unflatten(1, (self.levels, 1, self.points))
         mixed = []
-        for level, values in enumerate(memory):
-            h, w = values.shape[-2:]
-            reach = torch.maximum(size, 2 * self.min_offset_cells / extent(w, h, like=size))  # (B, Q, 2)
-            points = centre + offsets[:, :, :, level] * (0.5 / self.points) * reach[:, :, None, None]
-            grid = (2 * points - 1).transpose(1, 2).flatten(0, 1)  # (B * heads, Q, points, 2)
+        for values, grid, share in zip(memory, grids, shares.unbind(1), strict=True):
             values = self.to_values(values).unflatten(1, (self.heads, -1)).flatten(0, 1)  # (B * heads, D / heads, h, w)
             sampled = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-            mixed.append((sampled * weights[..., level, :]).sum(-1))  # (B * heads, D / heads, Q)
+            mixed.append((sampled * share).sum(2))  # (B * heads, D / heads, Q)
         return self.to_output(sum(mixed[1:], mixed[0]).reshape(batch, -1, count).transpose(1, 2))  # (B, Q, D)
+
+    def _grids(self, queries: Tensor, boxes: Tensor, sizes: list[torch.Size]) -> tuple[Tensor, ...]:
+        """Where to sample, per level (B * heads, points, Q, 2), x and y in -1 to 1.
+
+        Computed for all levels at once with the queries innermost, so that every factor spreads over long rows: rows of
+        two numbers keep a runtime busy with everything but arithmetic. `to_offsets` gives (heads, levels, points, 2).
+        """
+        split = (self.heads, self.levels, self.points, 2)
+        weight = self.to_offsets.weight.unflatten(0, split).permute(3, 1, 0, 2, 4).flatten(0, 3)
+        bias = self.to_offsets.bias.unflatten(0, split).permute(3, 1, 0, 2).flatten()
+        offsets = F.linear(queries, weight, bias).transpose(1, 2).unflatten(1, (2, self.levels, -1))
+        centre, size = boxes.transpose(1, 2)[:, :, None].chunk(2, 1)  # (B, 2, 1, Q) each
+        least = 2 * self.min_offset_cells / torch.stack([extent(w, h, like=boxes) for h, w in sizes], 1)  # (2, levels)
+        reach = torch.maximum(size, least[..., None]) / self.points  # (B, 2, levels, Q)
+        grid = (2 * centre - 1)[:, :, :, None] + offsets * reach[:, :, :, None]  # (B, 2, levels, heads * points, Q)
+        grid = grid.unflatten(3, (self.heads, self.points)).permute(2, 0, 3, 4, 5, 1)
+        return grid.flatten(1, 2).unbind()

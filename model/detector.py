@@ -85,7 +85,7 @@ class Detector(nn.Module):
             return [(level.by_class, level.maps()) for level in encoded.heat]
         maps = []
         for level in encoded.memory:
-            by_class = self.select_queries.probabilities(level)
+            by_class = self.select_queries.dense_logits(level).sigmoid()
             most = by_class.amax(1, keepdim=True)
             maps.append((by_class, torch.cat([most, torch.zeros_like(most), most, torch.ones_like(most)], 1)))
         return maps

@@ -1,5 +1,7 @@
 """Hybrid encoder with MOHFE, the Multi-Scale ObjectBox-Heatmap Fusion Encoder (HMPE, section 2)."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ class HybridEncoder(nn.Module):
         self.gates = gates(width, levels) if encoder.mohfe == "gated" else None
         self.position_gates = gates(width, levels) if self.masked_position == "levels" else None
         self.attention = AttentionBlock(width, encoder.heads, encoder.feedforward)
-        self.downward = nn.ModuleList(Fusion(width, encoder.fusion_blocks) for _ in range(levels - 1))
+        self.downward = nn.ModuleList(Fusion(width, encoder.fusion_blocks, enlarges=True) for _ in range(levels - 1))
         self.upward = nn.ModuleList(Fusion(width, encoder.fusion_blocks) for _ in range(levels - 1))
         self.shrink = nn.ModuleList(ConvNorm(width, width, 3, stride=2) for _ in range(levels - 1))
         self.to_memory = nn.ModuleList(ConvNorm(width, width, activate=False) for _ in channels)
@@ -50,8 +52,8 @@ class HybridEncoder(nn.Module):
             pyramid: per level (B, channels, h, w).
             shift: (B, 2), x and y in pixels that are added to every position.
         Returns:
-            Per level: memory (B, D, h, w), heat (none for a host without HMPE), and E_mixed (B, D, h, w) if queries
-            are made of it.
+            Per level: memory (B, D, h, w), heat (none for a host without HMPE), and the heat embedding (B, D, h, w) if
+            queries are made of it.
         """
         levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=True)]
         for i, lsconv in enumerate(self.lsconvs):
@@ -72,7 +74,7 @@ class HybridEncoder(nn.Module):
         memory = [project(x) for project, x in zip(self.to_memory, self._fuse(levels), strict=True)]
         if not self.makes_queries:
             return memory, heat, []
-        return memory, heat, [e * h.mixed.to(e.dtype) for e, h in zip(embeddings, heat, strict=True)]
+        return memory, heat, embeddings
 
     def _position(self, level: Tensor, heat: LevelHeat | None, stride: int, shift: Tensor | None) -> Tensor:
         """Positional encoding of a level's cells, which cold cells lose (formulas 6 and 7).
@@ -91,8 +93,7 @@ class HybridEncoder(nn.Module):
         """The pyramid: coarse to fine, then fine to coarse."""
         levels = list(levels)
         for i in reversed(range(len(levels) - 1)):
-            coarse = F.interpolate(levels[i + 1], size=levels[i].shape[-2:], mode="nearest")
-            levels[i] = self.downward[i](levels[i], coarse)
+            levels[i] = self.downward[i](levels[i], levels[i + 1])
         for i in range(len(levels) - 1):
             levels[i + 1] = self.upward[i](self.shrink[i](levels[i]), levels[i + 1])
         return levels
@@ -131,20 +132,30 @@ def gates(width: int, levels: int) -> nn.ParameterList:
 
 
 class Fusion(nn.Module):
-    """Join two levels of the same size: a plain and a residual path on half the channels, added and widened."""
+    """Join two levels: a plain and a residual path on half the channels, added and widened."""
 
-    def __init__(self, width: int, blocks: int) -> None:
+    def __init__(self, width: int, blocks: int, enlarges: bool = False) -> None:
+        """Build; `enlarges` true for a second level of half the size."""
         super().__init__()
         half = width // 2
+        self.enlarges = enlarges
         self.plain = ConvNorm(2 * width, half)
         self.deep = ConvNorm(2 * width, half)
         self.blocks = nn.ModuleList(ConvNorm(half, half, 3) for _ in range(blocks))
         self.widen = ConvNorm(half, width)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Two of (B, D, h, w) to (B, D, h, w)."""
-        x = torch.cat([first, second], 1)
-        deep = self.deep(x)
+        """(B, D, h, w) and as much, or (B, D, h / 2, w / 2), to (B, D, h, w)."""
+        deep = self._join(self.deep, first, second)
         for block in self.blocks:
             deep = deep + block(deep)
-        return self.widen(self.plain(x) + deep)
+        return self.widen(self._join(self.plain, first, second) + deep)
+
+    def _join(self, layer: ConvNorm, first: Tensor, second: Tensor) -> Tensor:
+        """The layer on both, one above the other, without laying them so: a small level is enlarged after its part."""
+        convolution, norm, activate = cast(tuple[nn.Conv2d, nn.Module, nn.Module], tuple(layer))
+        width = first.shape[1]
+        below = F.conv2d(second, convolution.weight[:, width:])
+        if self.enlarges:
+            below = F.interpolate(below, scale_factor=2.0, mode="nearest")
+        return activate(norm(F.conv2d(first, convolution.weight[:, :width], convolution.bias) + below))

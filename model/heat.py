@@ -85,9 +85,12 @@ class HeatEmbedding(nn.Module):
     def _embedding(self, level: Tensor, of_class: Tensor, of_box: Tensor) -> Tensor | None:
         if self.embed_class is None or self.embed_box is None:
             return None
-        class_embedding = self.embed_class(torch.cat([level, of_class], 1))
-        box_embedding = self.embed_box(torch.cat([level, of_box], 1))
-        return torch.cat([class_embedding, box_embedding], 1)
+        # One convolution of the level and one of the two maps: a level with a channel more fits no runtime's blocks.
+        layers = (self.embed_class, self.embed_box)
+        weight = torch.cat([layer.weight[:, :-1] for layer in layers])  # (D, D, 1, 1)
+        bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
+        heat_weight = torch.block_diag(*(layer.weight[:, -1, 0] for layer in layers))[..., None, None]  # (D, 2, 1, 1)
+        return F.conv2d(level, weight, bias) + F.conv2d(torch.cat([of_class, of_box], 1), heat_weight)
 
 
 def head_weight(head: nn.Conv2d) -> Tensor:

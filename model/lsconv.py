@@ -41,7 +41,9 @@ class LSConv(nn.Module):
         paths = [path for path in (self._snake(narrow), self._linear(narrow)) if path is not None]
         shares = [1.0] if self.mix is None else 2 * self.mix.softmax(0)
         strips = self.expand(narrow + sum(share * path for share, path in zip(shares, paths, strict=True)))
-        return x + (F.interpolate(strips, size=x.shape[-2:], mode="nearest") if self.stride > 1 else strips)
+        if self.stride > 1:
+            strips = F.interpolate(strips, scale_factor=2.0, mode="nearest")[..., : x.shape[2], : x.shape[3]]
+        return x + strips
 
     def bends(self, narrow: Tensor) -> tuple[Tensor, Tensor] | None:
         """Offsets of the strips along x and along y, (B, TAPS - 1, h, w) each in (-1, 1) cells, if they bend."""
@@ -54,8 +56,7 @@ class LSConv(nn.Module):
         bends = self.bends(narrow)
         if bends is None or self.snake_x is None or self.snake_y is None:
             return None
-        along_x = snake_strip(narrow, bends[0], self.snake_x)
-        return along_x + snake_strip(narrow.transpose(2, 3), bends[1].transpose(2, 3), self.snake_y).transpose(2, 3)
+        return snake_strip(narrow, bends[0], self.snake_x) + snake_strip(narrow, bends[1], self.snake_y, upright=True)
 
     def _linear(self, narrow: Tensor) -> Tensor | None:
         if self.linear_x is None or self.linear_y is None:
@@ -110,23 +111,25 @@ def accumulate(bends: Tensor) -> Tensor:
     return torch.cat([before, torch.zeros_like(bends[:, :1]), after.cumsum(1)], 1)
 
 
-def snake_strip(x: Tensor, bends: Tensor, weights: Tensor) -> Tensor:
+def snake_strip(x: Tensor, bends: Tensor, weights: Tensor, upright: bool = False) -> Tensor:
     """Weigh bilinear samples along a path that runs in x and bends in y; outside the map is zero.
 
     Args:
         x: (B, C, h, w).
         bends: (B, TAPS - 1, h, w), in cells, see `accumulate`.
         weights: (TAPS, C).
+        upright: the path runs in y and bends in x.
     Returns:
-        (B, C, h, w): sum over taps t of weights[t] * x[row + offset_t, column + t - TAPS // 2].
+        (B, C, h, w): sum over taps t of weights[t] * x[row + offset_t, column + t - TAPS // 2], or, upright, of
+        weights[t] * x[row + t - TAPS // 2, column + offset_t].
     """
     h, w = x.shape[-2:]
     precise = torch.promote_types(x.dtype, torch.float32)  # places in half precision would be off by cells
-    offsets = accumulate(bends.to(precise)).permute(0, 2, 3, 1)  # (B, h, w, TAPS)
-    taps = torch.arange(TAPS, device=x.device, dtype=precise) - TAPS // 2
-    columns = torch.arange(w, device=x.device, dtype=precise)[:, None] + taps  # (w, TAPS)
-    rows = torch.arange(h, device=x.device, dtype=precise)[:, None, None] + offsets  # (B, h, w, TAPS)
-    grid = torch.stack([((columns + 0.5) * (2 / w) - 1).expand_as(rows), (rows + 0.5) * (2 / h) - 1], -1)
-    grid = grid.flatten(2, 3)  # (B, h, w * TAPS, 2)
+    rows, columns, taps = (torch.arange(n, device=x.device, dtype=precise) for n in (h, w, TAPS))
+    ahead, aside = (taps - TAPS // 2)[:, None, None], accumulate(bends.to(precise))  # (TAPS, 1, 1), (B, TAPS, h, w)
+    down, across = (ahead, aside) if upright else (aside, ahead)
+    places = torch.broadcast_tensors((columns + across + 0.5) * (2 / w) - 1, (rows[:, None] + down + 0.5) * (2 / h) - 1)
+    grid = torch.stack(places, -1).flatten(1, 2)  # (B, TAPS * h, w, 2)
     samples = F.grid_sample(x.to(precise), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return (samples.unflatten(-1, (w, TAPS)) * weights.t()[None, :, None, None, :].to(precise)).sum(-1).to(x.dtype)
+    weighed = weights.t()[:, None].to(precise) @ samples.unflatten(2, (TAPS, h)).flatten(3)  # (B, C, 1, h * w)
+    return weighed.unflatten(-1, (h, w))[:, :, 0].to(x.dtype)

@@ -1,11 +1,14 @@
 """Which proposals become queries: as many as the density asks for (D3Q), made from hot cells (HIDQ of HMPE)."""
 
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.boxes import anchors, refine
 from model.config import DetectorConfig, QueryConfig
-from model.layers import MLP, classifier, tokens, zero
+from model.layers import MLP, classifier, zero
 from model.structures import Encoded, Queries
 
 
@@ -60,28 +63,34 @@ class QuerySelection(nn.Module):
         Returns:
             Queries, best first. Contents and ranking carry no gradient into the memory; logits and boxes do.
         """
-        memory = torch.cat([tokens(level) for level in encoded.memory], 1)  # (B, N, D)
-        features = self.normalise(memory)
-        logits = self.classify(features)  # (B, N, C)
-        best = self._ranking(logits.detach(), encoded).topk(most, dim=1).indices  # (B, Q)
-        chosen = rows(features, best)
-        anchor_boxes = anchors(encoded.shapes, self.anchor_cells, like=memory).expand(memory.shape[0], -1, -1)
-        boxes = refine(rows(anchor_boxes, best), self.regress(chosen))
+        best = self._ranking(encoded).topk(most, dim=1).indices  # (B, Q)
+        chosen = self.normalise(cells(encoded.memory, best))
+        anchor_boxes = anchors(encoded.shapes, self.anchor_cells, like=chosen).expand(chosen.shape[0], -1, -1)
+        boxes = refine(anchor_boxes.gather(1, best[..., None].expand(-1, -1, 4)), self.regress(chosen))
         valid = torch.arange(most, device=counts.device)[None] < counts[:, None]
-        return Queries(self._contents(chosen.detach(), best, encoded), boxes, rows(logits, best), valid)
+        return Queries(self._contents(chosen.detach(), best, encoded), boxes, self.classify(chosen), valid)
 
-    def probabilities(self, level: Tensor) -> Tensor:
-        """The proposals' probability of each class at every cell of a level; (B, D, h, w) to (B, C, h, w)."""
-        logits = self.classify(self.normalise(tokens(level)))  # (B, h * w, C)
-        return logits.sigmoid().transpose(1, 2).unflatten(2, level.shape[2:])
+    @torch.no_grad()
+    def dense_logits(self, level: Tensor) -> Tensor:
+        """What `classify` says of every cell of a level, (B, D, h, w) to (B, C, h, w), without gradient.
 
-    def _ranking(self, logits: Tensor, encoded: Encoded) -> Tensor:
+        The layer norm between two linear layers folds into them: the mean it subtracts into the first, its scale and
+        bias into the second. What is left of it is a division of C numbers by one. All stays in convolutions.
+        """
+        linear, norm = cast(tuple[nn.Linear, nn.LayerNorm], tuple(self.normalise))
+        weight, bias = linear.weight - linear.weight.mean(0), linear.bias - linear.bias.mean()
+        centred = F.conv2d(level, weight[..., None, None], bias)
+        variance = F.conv2d(centred * centred, torch.full_like(weight[:1, :, None, None], 1 / weight.shape[0]))
+        logits = F.conv2d(centred, (self.classify.weight * norm.weight)[..., None, None])
+        shift = F.linear(norm.bias, self.classify.weight, self.classify.bias)  # (C,)
+        return logits * (variance + norm.eps).rsqrt() + shift[:, None, None]
+
+    def _ranking(self, encoded: Encoded) -> Tensor:
         """What the best proposals are best in, (B, N): the class score, lost on cold cells if the config says so."""
-        best = logits.amax(-1)
+        best = torch.cat([self.dense_logits(level).amax(1).flatten(1) for level in encoded.memory], 1)
         if not self.suppress_cold:
             return best
-        mask = torch.cat([tokens(level.mask) for level in encoded.heat], 1)  # (B, N, 1)
-        return best.sigmoid() * mask.detach()[..., 0]
+        return best.sigmoid() * torch.cat([level.mask.detach().flatten(1) for level in encoded.heat], 1)
 
     def _contents(self, chosen: Tensor, best: Tensor, encoded: Encoded) -> Tensor:
         """(B, Q, D): the proposals' own features, the mixed heat at their cells, both, or the first rows of a table."""
@@ -91,12 +100,13 @@ class QuerySelection(nn.Module):
         if self.to_content is not None:
             parts.append(self.to_content(chosen))
         if self.from_heat is not None:
-            mixed_heat = torch.cat([tokens(level) for level in encoded.heat_embedding], 1)
-            parts.append(self.from_heat(rows(mixed_heat, best)))
+            mixed = cells([level.mixed for level in encoded.heat], best)  # (B, Q, 1)
+            parts.append(self.from_heat(cells(encoded.heat_embedding, best) * mixed))
         content = sum(parts[1:], parts[0])
         return content if self.content_norm is None else self.content_norm(content)
 
 
-def rows(table: Tensor, indices: Tensor) -> Tensor:
-    """(B, N, D) and (B, Q) to (B, Q, D)."""
-    return table.gather(1, indices[..., None].expand(-1, -1, table.shape[-1]))
+def cells(levels: list[Tensor], indices: Tensor) -> Tensor:
+    """The cells with these places among all of all levels; (B, D, h, w) per level and (B, Q) to (B, Q, D)."""
+    flat = torch.cat([level.flatten(2) for level in levels], 2)  # (B, D, N)
+    return flat.gather(2, indices[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2)

@@ -43,7 +43,7 @@ class Encoded:
     heat: list[LevelHeat]
     """Per level; empty for a host without HMPE."""
     heat_embedding: list[Tensor]
-    """Per level (B, D, h, w): E_class and E_bbox side by side, weighted by the mixed heat (E_mixed); empty likewise."""
+    """Per level (B, D, h, w): E_class and E_bbox side by side; empty likewise. Times the mixed heat it is E_mixed."""
     density: Tensor | None
     """(B, 1, h, w) on the finest level, each cell in [0, 1]; sums to the object count. None without D3Q."""
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from model.config import DetectorConfig
-from model.encoder import AttentionBlock, HybridEncoder
+from model.encoder import AttentionBlock, Fusion, HybridEncoder
+from model.heat import HeatEmbedding
 from model.layers import sine_encoding
 
 CHANNELS = [6, 8, 10]
@@ -175,10 +176,31 @@ def test_weights_of_the_default_readings_keep_their_names() -> None:
 
 
 @torch.no_grad()
-def test_e_mixed_is_the_embedding_times_the_mixed_heat() -> None:
+def test_embeddings_are_made_of_the_level_with_one_heat_map_on_top() -> None:
     encoder, levels = make_encoder(), pyramid()
-    heat, embedding = encoder.heat[1](encoder.laterals[1](levels[1]))
-    torch.testing.assert_close(encoder(levels)[2][1], embedding * heat.mixed)
+    lateral, module = encoder.laterals[1](levels[1]), encoder.heat[1]
+    assert isinstance(module, HeatEmbedding)
+    assert module.embed_class is not None
+    assert module.embed_box is not None
+    heat = encoder(levels)[1][1]
+    parts = [
+        module.embed_class(torch.cat([lateral, heat.of_class], 1)),
+        module.embed_box(torch.cat([lateral, heat.of_box], 1)),
+    ]
+    torch.testing.assert_close(encoder(levels)[2][1], torch.cat(parts, 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("enlarges", [False, True])
+@torch.no_grad()
+def test_a_fusion_is_its_layers_on_both_levels_one_above_the_other(enlarges: bool) -> None:
+    torch.manual_seed(0)
+    fusion = Fusion(8, 1, enlarges).eval()
+    first, second = torch.randn(2, 8, 6, 10), torch.randn(2, 8, *((3, 5) if enlarges else (6, 10)))
+    large = second.repeat_interleave(2, 2).repeat_interleave(2, 3) if enlarges else second
+    both = torch.cat([first, large], 1)
+    deep = fusion.deep(both)
+    expected = fusion.widen(fusion.plain(both) + deep + fusion.blocks[0](deep))
+    torch.testing.assert_close(fusion(first, second), expected)
 
 
 @torch.no_grad()

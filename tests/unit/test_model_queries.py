@@ -50,8 +50,28 @@ def test_queries_are_the_best_proposals_sorted_by_score(
     scores = everything.logits.amax(-1)
     assert everything.logits.shape[1] == sum(h * w for h, w in encoded.shapes)  # no more than there are tokens
     assert (scores.diff(dim=1) <= 0).all()
-    assert torch.equal(best.logits, everything.logits[:, :7])
+    torch.testing.assert_close(best.logits, everything.logits[:, :7])
     assert best.valid.tolist() == [[True] * 5 + [False] * 2, [True] * 7]
+
+
+@torch.no_grad()
+def test_what_ranks_the_cells_is_what_the_classifier_says_of_them(
+    make_detector: Callable[..., Detector], pictures: Callable[..., Tensor]
+) -> None:
+    detector = make_detector()
+    selection = detector.select_queries
+    for parameter in selection.parameters():  # norms that do something
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    for level in detector.encode(pictures(2)).memory:
+        expected = selection.classify(selection.normalise(level.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        torch.testing.assert_close(selection.dense_logits(level), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ranking_leaves_no_gradient(make_detector: Callable[..., Detector], pictures: Callable[..., Tensor]) -> None:
+    detector = make_detector()
+    level = detector.encode(pictures(1)).memory[0]
+    assert level.requires_grad
+    assert not detector.select_queries.dense_logits(level).requires_grad
 
 
 def test_reference_boxes_start_as_anchors(pictures: Callable[..., Tensor], tiny_detector: Detector) -> None:
@@ -107,7 +127,8 @@ def test_contents_of_heat_are_the_projected_mixed_heat_of_their_cells(
     cells = torch.cat([level.flatten(2) for level in encoded.memory], 2)[0].T  # (N, D)
     selection = detector.select_queries
     best = selection.classify(selection.normalise(cells)).amax(1).argsort(descending=True)[:7]
-    mixed_heat = torch.cat([level.flatten(2) for level in encoded.heat_embedding], 2)[0].T
+    e_mixed = [embedding * heat.mixed for embedding, heat in zip(encoded.heat_embedding, encoded.heat, strict=True)]
+    mixed_heat = torch.cat([level.flatten(2) for level in e_mixed], 2)[0].T
     expected = mixed_heat[best] @ detector.get_parameter("select_queries.from_heat.weight").T
     torch.testing.assert_close(queries.features[0], expected, rtol=1e-5, atol=1e-6)
 
