@@ -50,6 +50,7 @@ lock: .venv-uv/.ready ## write requirements/*.txt from pyproject.toml; ARGS=--up
 	$(COMPILE) $(ARGS) pyproject.toml --extra serve --extra train --extra export --extra dev -o requirements/dev.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt
+	$(COMPILE) $(ARGS) benchmarks/requirements-peers.in -c requirements/dev.txt -o benchmarks/requirements-peers.txt
 	$(COMPILE) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) $(ARGS) --group uv -o requirements/uv.txt
 
