@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from model.config import Config
+
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
@@ -36,3 +38,10 @@ def refuse_existing(out: Path) -> None:
     """Raise FileExistsError if there is something at `out`: a published version never changes."""
     if out.exists():
         raise FileExistsError(f"{out} exists, and a version never changes; choose another version")
+
+
+def replace_json(path: Path, content: Config) -> None:
+    """Write a file of the folder for people and machines, whole or not at all."""
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -4,7 +4,7 @@ import hashlib
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
@@ -18,6 +18,8 @@ PAD_VALUE = 114
 ROOT = Path(__file__).resolve().parents[1]
 UNSAID = "unknown"
 
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NmsIou = Annotated[
     Annotated[float, Field(gt=0, le=1)] | None, BeforeValidator(lambda value: None if value == "off" else value)
@@ -54,6 +56,8 @@ class Card(Config):
     licence: Text = UNSAID
     """Terms of the weights."""
     postprocess: Postprocess = Postprocess()
+    resolution_cm: float | None = Field(default=None, gt=0)
+    """Ground that a pixel of the canvas shows, in centimetres a side, as in most of the training pictures."""
 
 
 class InputSpec(Config):
@@ -98,6 +102,26 @@ class FileSpec(Config):
         return cls(sha256=sha256(path), bytes=path.stat().st_size)
 
 
+class GraphFiles(Config):
+    """The two graphs of a precision; a precision may share one of them with another."""
+
+    encoder: str
+    decoder: str
+
+
+FP32 = GraphFiles(encoder="encoder.onnx", decoder="decoder.onnx")
+
+
+class Calibration(Config):
+    """The pictures that set the ranges of the int8 graphs."""
+
+    pictures: int
+    sha256: str
+    """Of the canvases, one after the other."""
+    kept_in_float: tuple[str, ...]
+    """Parts of the encoder that a sensitivity pass left out."""
+
+
 class Source(Config):
     """Where the graphs come from."""
 
@@ -110,7 +134,7 @@ class Source(Config):
 class Manifest(Config):
     """`model.json`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str = Field(pattern=f"^{PLAIN_NAME}$")
     version: str = Field(pattern=f"^{PLAIN_NAME}$")
     task: Literal["object-detection"] = "object-detection"
@@ -120,7 +144,11 @@ class Manifest(Config):
     query: QuerySpec
     postprocess: Postprocess
     decoder_layers: int
-    precision: Literal["fp32"] = "fp32"
+    graphs: dict[Precision, GraphFiles] = Field(default_factory=lambda: {"fp32": FP32})
+    """By precision; fp32 is always there."""
+    calibration: Calibration | None = None
+    """Of the int8 graphs, if there are any."""
+    resolution_cm: float | None = None
     parameters: int
     files: dict[str, FileSpec]
     source: Source
@@ -150,6 +178,7 @@ def describe(detector: Detector, checkpoint: Path, name: str, version: str, size
         query=QuerySpec(k_min=config.query.k_min, k_max=config.query.k_max, t=config.query.t),
         postprocess=card.postprocess,
         decoder_layers=config.decoder.layers,
+        resolution_cm=card.resolution_cm,
         parameters=sum(parameter.numel() for parameter in detector.parameters()),
         files={},
         source=Source(

@@ -1,12 +1,14 @@
-"""Do the graphs give what the trained model gives? Torch against ONNX Runtime, through both roads.
+"""Do the graphs give what the trained model gives? Torch against ONNX Runtime, through all roads.
 
-Reference is `Detector.forward` in float32, picture by picture. The roads are encoder.onnx + host + decoder.onnx, and
-detector.onnx. Dense outputs are compared cell by cell, the decoder row by row on the same inputs. Detections are
-matched, because near-equal proposals may change places.
+Reference is `Detector.forward` in float32, picture by picture. The roads are encoder.onnx + host + decoder.onnx,
+detector.onnx, and deepness.onnx if it was asked for. Dense outputs are compared cell by cell, the decoder row by row
+on the same inputs. Detections are matched, because near-equal proposals may change places. Other precisions and
+runtimes are then held against these graphs, see `export.agreement`.
 """
 
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,10 +16,12 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
+from export.agreement import Agreement, Tolerance, difference
+from export.deepness import from_deepness, to_deepness
 from export.graphs import DecoderGraph, boxes_and_scores
 from export.matching import Detections, Match, above, match
 from export.pictures import Canvas, Kind
-from export.runtime import PROVIDER, Array, Graphs
+from export.runtime import PROVIDERS, Array, Graphs, Runner, detect
 from model.config import Config
 from model.detector import Detector
 from model.structures import DetectorOutput
@@ -31,15 +35,13 @@ class ParityError(ValueError):
     """The graphs differ from the model by more than the tolerance."""
 
 
-class Tolerance(Config):
-    """How far results may be apart."""
+@dataclass(frozen=True)
+class Roads:
+    """The fp32 graphs of a folder, by the ways through them."""
 
-    boxes_px: float = 0.5
-    """Largest difference of a coordinate, in pixels of the canvas."""
-    scores: float = 1e-3
-    """Largest difference of a score, a heat or a density."""
-    threshold: float = 0.3
-    """Detections above this score must have a partner."""
+    graphs: Graphs
+    detector: Runner
+    deepness: Runner | None = None
 
 
 class Report(Config):
@@ -48,7 +50,7 @@ class Report(Config):
     schema_version: Literal[1] = 1
     passed: bool
     failures: list[str]
-    """What is over tolerance, in words; empty if passed."""
+    """In what the fp32 graphs and torch differ by more than the tolerance, in words."""
     files: dict[str, str]
     """Graph to its sha256: the report is about these bytes and no others."""
     tolerance: Tolerance
@@ -63,16 +65,30 @@ class Report(Config):
     max_score: float
     unmatched: int
     roads: dict[str, Match]
-    """Torch against both roads, and each road in a batch of four against itself alone."""
+    """Torch against every road, and two of them in a batch of four against themselves alone."""
     outputs: dict[str, float]
     """Largest difference per output; queries and reference boxes against the nearest proposal."""
+    agreements: tuple[Agreement, ...] = ()
+    """Other precisions and runtimes against these graphs. `passed` depends on those on the CPU; a host that has one of
+    its own here heeds that one."""
+
+    def with_agreements(self, found: list[Agreement]) -> "Report":
+        """The same with these agreements, which take the places of older ones of equal precision and host."""
+        of_place = {(a.precision, a.host.runtime, a.host.device): a for a in [*self.agreements, *found]}
+        agreements = tuple(of_place.values())
+        passed = not self.failures and all(a.passed for a in agreements if a.host.on_cpu)
+        return self.model_copy(update={"agreements": agreements, "passed": passed})
+
+    def complaints(self) -> list[str]:
+        """All that is over tolerance, in words."""
+        return self.failures + [agreement.line() for agreement in self.agreements if not agreement.passed]
 
 
 class Comparison:
     """Collects differences picture by picture."""
 
-    def __init__(self, detector: Detector, graphs: Graphs, tolerance: Tolerance) -> None:
-        self.detector, self.graphs, self.tolerance = detector, graphs, tolerance
+    def __init__(self, detector: Detector, paths: Roads, tolerance: Tolerance) -> None:
+        self.detector, self.paths, self.graphs, self.tolerance = detector, paths, paths.graphs, tolerance
         self.decoder = DecoderGraph(detector)
         self.outputs: dict[str, float] = {}
         self.count_error = 0.0
@@ -81,7 +97,7 @@ class Comparison:
 
     @torch.inference_mode()
     def add_picture(self, canvas: Canvas) -> None:
-        """Compare one picture through both roads."""
+        """Compare one picture through all roads."""
         images = canvas[None]  # (1, 3, S, S)
         truth = self.detector(torch.from_numpy(images))
         encoded = self.graphs.encode(images)
@@ -93,19 +109,22 @@ class Comparison:
         self.detections += expected.count_above(self.tolerance.threshold)
         self._add_road("encoder_decoder", expected, above(boxes[0], scores[0], self._lowest))
         best = above(*self._reference(truth), self._lowest, best_class_only=True)
-        self._add_road("detector", best, _of_detector(self.graphs.detect(images), 0, self._lowest))
+        self._add_road("detector", best, _of_detector(detect(self.paths.detector, images), 0, self._lowest))
+        if self.paths.deepness is not None:
+            output = self.paths.deepness.run(to_deepness(images))["output"]
+            self._add_road("deepness", expected, above(*from_deepness(output), self._lowest))
 
     def add_batch(self, canvases: list[Canvas]) -> None:
-        """Compare pictures in one batch with each alone, through both roads."""
+        """Compare pictures in one batch with each alone."""
         images = np.stack(canvases)
         batched = self.graphs.decode(self.graphs.decoder_feed(self.graphs.encode(images)))
-        whole = self.graphs.detect(images)
+        whole = detect(self.paths.detector, images)
         for row in range(len(images)):
             alone = self.graphs.decode(self.graphs.decoder_feed(self.graphs.encode(images[row : row + 1])))
             expected = above(alone[0][0], alone[1][0], self._lowest)
             found = above(batched[0][row], batched[1][row], self._lowest)
             self._add_road("encoder_decoder_in_batch", expected, found)
-            single = _of_detector(self.graphs.detect(images[row : row + 1]), 0, self._lowest)
+            single = _of_detector(detect(self.paths.detector, images[row : row + 1]), 0, self._lowest)
             self._add_road("detector_in_batch", single, _of_detector(whole, row, self._lowest))
 
     @property
@@ -174,7 +193,7 @@ class Comparison:
 
 def compare(
     detector: Detector,
-    graphs: Graphs,
+    paths: Roads,
     canvases: list[Canvas],
     kind: Kind,
     files: dict[str, str],
@@ -189,7 +208,7 @@ def compare(
         files: sha256 of the graphs.
         after_picture: called once a picture.
     """
-    comparison = Comparison(detector, graphs, tolerance)
+    comparison = Comparison(detector, paths, tolerance)
     for canvas in canvases:
         comparison.add_picture(canvas)
         after_picture()
@@ -203,7 +222,7 @@ def compare(
         runtimes={
             "torch": torch.__version__,
             "onnxruntime": ort.__version__,
-            "provider": PROVIDER,
+            "provider": PROVIDERS["cpu"],
             "machine": platform.machine(),
         },
         images=len(canvases),
@@ -216,14 +235,6 @@ def compare(
         roads=roads,
         outputs=comparison.outputs,
     )
-
-
-def difference(first: Array, second: Array) -> float:
-    """Largest absolute difference; infinite where shapes differ or a value is not finite."""
-    if first.shape != second.shape:
-        return float("inf")
-    value = float(np.abs(first - second).max(initial=0))
-    return value if np.isfinite(value) else float("inf")
 
 
 def _of_detector(outputs: tuple[Array, Array, Array], row: int, threshold: float) -> Detections:

@@ -38,9 +38,9 @@ def picture_paths(source: Path) -> list[Path]:
         entries = json.loads(source.read_text(encoding="utf-8")).get("images", [])
         paths = [source.parent / "images" / entry["file_name"] for entry in entries]
     else:
-        raise FileNotFoundError(f"--images {source} is neither a folder nor a COCO file (.json)")
+        raise FileNotFoundError(f"{source} is neither a folder nor a COCO file (.json)")
     if not paths:
-        raise ValueError(f"--images {source} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return sorted(paths)
 
 
@@ -76,4 +76,4 @@ def read_canvas(path: Path, size: int, pad_value: int) -> Canvas:
         with Image.open(path) as image:
             return letterbox(ImageOps.exif_transpose(image).convert("RGB"), size, pad_value)
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); take it out of --images") from error
+        raise ValueError(f"{path} cannot be read as a picture ({error}); take it out of the pictures") from error

@@ -2,72 +2,99 @@
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from export.folder import new_folder, refuse_existing
+from export.deepness import FILE as DEEPNESS
+from export.deepness import deepness_metadata, deepness_spec
+from export.folder import new_folder, refuse_existing, replace_json
 from export.graphs import cut_decoder
-from export.manifest import PAD_VALUE, PLAIN_NAME, Card, FileSpec, describe
+from export.manifest import PAD_VALUE, PLAIN_NAME, Card, FileSpec, Manifest, Precision, describe
 from export.onnx_graph import graph_specs, write_graph
-from export.parity import ParityError, Report, Tolerance, compare
+from export.parity import ParityError, Report
 from export.pictures import Canvas, Kind, real_canvases, synthetic_canvases
-from export.runtime import Graphs
+from export.precisions import write_precision
+from export.proof import prove
 from model.checkpoint import load_detector
-from model.config import Config
+from model.detector import Detector
 
 MOST_PICTURES = 20
+MOST_CALIBRATION_PICTURES = 64
 
 
-def release(
-    checkpoint: Path,
-    out: Path,
-    card: Card,
-    *,
-    size: int = 640,
-    decoder_layers: int | None = None,
-    images: Path | None = None,
-) -> Report:
-    """Write the three graphs, `model.json` and `parity.json`, all or nothing.
+@dataclass(frozen=True)
+class Wish:
+    """What a model folder shall hold."""
+
+    size: int = 640
+    """Side of the input canvas in pixels, a multiple of the coarsest stride."""
+    decoder_layers: int | None = None
+    """See `cut_decoder`."""
+    images: Path | None = None
+    """Pictures to compare on, see `picture_paths`; drawn ones stand in without it."""
+    precisions: tuple[Precision, ...] = ()
+    """Beside fp32."""
+    calibration: Path | None = None
+    """Pictures that set the ranges of int8, see `picture_paths`; never those that the model is judged on."""
+    deepness: bool = False
+    """Add deepness.onnx."""
+
+
+def release(checkpoint: Path, out: Path, card: Card, wish: Wish) -> Report:
+    """Write the graphs, `model.json` and `parity.json`, all or nothing.
 
     Args:
         checkpoint: folder with weights and configuration.
         out: FOLDER/NAME/VERSION, not there yet.
         card: what the manifest says of data, licences and post-processing.
-        size: side of the input canvas in pixels, a multiple of the coarsest stride.
-        decoder_layers: see `cut_decoder`.
-        images: pictures to compare on, see `picture_paths`; drawn ones stand in without it.
     Raises:
         FileNotFoundError, FileExistsError, ValueError: the input is not usable.
         ParityError: the graphs differ from the model.
     """
     name, version = name_and_version(out)
     refuse_existing(out)
-    detector = cut_decoder(load_detector(checkpoint), decoder_layers)
-    manifest = describe(detector, checkpoint, name, version, size, card)
-    canvases, kind = _canvases(images, size)
-    specs = graph_specs(detector)
+    detector = cut_decoder(load_detector(checkpoint), wish.decoder_layers)
+    manifest = describe(detector, checkpoint, name, version, wish.size, card)
+    calibration = _calibration_canvases(wish)
+    canvases, kind = _canvases(wish)
+    metadata = deepness_metadata(manifest) if wish.deepness else {}
+    further: list[Precision] = [precision for precision in wish.precisions if precision != "fp32"]
+    steps = 3 + wish.deepness + len(further) + len(canvases) * (1 + len(further))
+    with new_folder(out) as folder, tqdm(total=steps, disable=None) as bar:
+        _write_graphs(detector, manifest, metadata, folder, wish, bar)
+        for precision in further:
+            bar.set_description(precision)
+            made, calibrated = write_precision(precision, folder, calibration)
+            update = {"graphs": manifest.graphs | {precision: made}, "calibration": calibrated or manifest.calibration}
+            manifest = manifest.model_copy(update=update)
+            bar.update()
+        bar.set_description("parity")
+        files = {path.name: FileSpec.of(path) for path in sorted(folder.glob("*.onnx"))}
+        report = prove(detector, folder, manifest.graphs, files, canvases, kind, bar.update)
+        if not report.passed:
+            raise ParityError(f"parity failed, so nothing was written: {'; '.join(report.complaints())}")
+        replace_json(folder / "parity.json", report)
+        replace_json(folder / "model.json", manifest.model_copy(update={"files": files}))
+    return report
+
+
+def _write_graphs(
+    detector: Detector, manifest: Manifest, deepness: dict[str, str], folder: Path, wish: Wish, bar: tqdm
+) -> None:
+    """The fp32 graphs."""
     metadata = {
-        "name": name,
-        "version": version,
+        "name": manifest.name,
+        "version": manifest.version,
         "classes": list(manifest.classes),
         "commit": manifest.source.commit,
     }
-    with new_folder(out) as folder, tqdm(total=len(specs) + len(canvases), disable=None) as bar:
-        for spec in specs:
-            bar.set_description(spec.file)
-            write_graph(spec, folder, metadata)
-            bar.update()
-        bar.set_description("parity")
-        files = {spec.file: FileSpec.of(folder / spec.file) for spec in specs}
-        hashes = {file: measured.sha256 for file, measured in files.items()}
-        graphs = Graphs(folder, detector.config.query, len(detector.config.strides))
-        report = compare(detector, graphs, canvases, kind, hashes, Tolerance(), bar.update)
-        if not report.passed:
-            raise ParityError(f"parity failed, so nothing was written: {'; '.join(report.failures)}")
-        _write(folder / "parity.json", report)
-        _write(folder / "model.json", manifest.model_copy(update={"files": files}))
-    return report
+    specs = [*graph_specs(detector), *([deepness_spec(detector, wish.size)] if wish.deepness else [])]
+    for spec in specs:
+        bar.set_description(spec.file)
+        write_graph(spec, folder, metadata | (deepness if spec.file == DEEPNESS else {}))
+        bar.update()
 
 
 def name_and_version(out: Path) -> tuple[str, str]:
@@ -85,12 +112,17 @@ def name_and_version(out: Path) -> tuple[str, str]:
     return name, version
 
 
-def _canvases(images: Path | None, size: int) -> tuple[list[Canvas], Kind]:
-    if images is not None:
-        return real_canvases(images, size, PAD_VALUE, MOST_PICTURES), "real"
+def _canvases(wish: Wish) -> tuple[list[Canvas], Kind]:
+    if wish.images is not None:
+        return real_canvases(wish.images, wish.size, PAD_VALUE, MOST_PICTURES), "real"
     print("warning: without --images the graphs are compared on drawn pictures only", file=sys.stderr)
-    return synthetic_canvases(size, PAD_VALUE, MOST_PICTURES), "synthetic"
+    return synthetic_canvases(wish.size, PAD_VALUE, MOST_PICTURES), "synthetic"
 
 
-def _write(path: Path, content: Config) -> None:
-    path.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
+def _calibration_canvases(wish: Wish) -> list[Canvas]:
+    """Pictures for int8. Raises ValueError if int8 is wanted and nothing is said of them."""
+    if "int8" not in wish.precisions:
+        return []
+    if wish.calibration is None:
+        raise ValueError("int8 needs --calibration with pictures like those to come, such as the train split")
+    return real_canvases(wish.calibration, wish.size, PAD_VALUE, MOST_CALIBRATION_PICTURES)

@@ -1,7 +1,9 @@
-"""Exported graphs in ONNX Runtime, run the way a host runs them. Letters as in `model.structures`."""
+"""Exported graphs, run the way a host runs them. Letters as in `model.structures`."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
@@ -9,31 +11,80 @@ import torch
 from numpy.typing import NDArray
 
 from export.graphs import encoder_outputs
+from export.manifest import FP32, GraphFiles, QuerySpec
 from model.config import QueryConfig
 
-PROVIDER = "CPUExecutionProvider"
+Provider = Literal["cpu", "cuda"]
+PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 Array: TypeAlias = NDArray[Any]
 """What goes into and comes out of a graph; the contract says of which type."""
 
 
-class Graphs:
-    """The three graphs of a folder."""
+class Runner(Protocol):
+    """One graph, loaded by some runtime."""
 
-    def __init__(self, folder: Path, query: QueryConfig, levels: int) -> None:
-        self.query = query
-        self.memory_names = [f"memory_{level}" for level in range(levels)]
-        self._encoder_outputs = encoder_outputs(levels)
-        self._encoder, self._decoder, self._detector = (
-            _session(folder / file) for file in ("encoder.onnx", "decoder.onnx", "detector.onnx")
-        )
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Inputs by name to outputs by name."""
+        ...
+
+
+class OnnxRunner:
+    """A graph in ONNX Runtime."""
+
+    def __init__(self, path: Path, provider: Provider = "cpu") -> None:
+        """Load it. Raises ValueError if the provider is not there: the runtime must not fall back in silence."""
+        wanted = PROVIDERS[provider]
+        if wanted not in ort.get_available_providers():
+            raise ValueError(f"ONNX Runtime offers {ort.get_available_providers()} here, not {wanted}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self._session = ort.InferenceSession(path, options, providers=[wanted])
+        except Exception as error:  # the runtime raises its own untyped errors for every kind of broken graph
+            raise ValueError(f"{path.name} cannot be loaded: {str(error)[:300]}") from error
+        if self._session.get_providers()[0] != wanted:
+            raise ValueError(f"{wanted} cannot run {path.name} here; see ONNX Runtime's message above")
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Inputs by name to outputs by name."""
+        values = self._session.run(self._outputs, dict(feed))
+        return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The encoder and the decoder of a detector, of any precision and in any runtime."""
+
+    encoder: Runner
+    decoder: Runner
+    query: QueryConfig | QuerySpec
+    levels: int
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        query: QueryConfig | QuerySpec,
+        levels: int,
+        files: GraphFiles = FP32,
+        provider: Provider = "cpu",
+    ) -> "Graphs":
+        """Load two files of a model folder into ONNX Runtime. Raises ValueError if the provider is not there."""
+        encoder, decoder = (OnnxRunner(folder / file, provider) for file in (files.encoder, files.decoder))
+        return cls(encoder, decoder, query, levels)
+
+    @property
+    def memory_names(self) -> list[str]:
+        return [f"memory_{level}" for level in range(self.levels)]
 
     def encode(self, images: NDArray[np.uint8]) -> dict[str, Array]:
         """(B, 3, H, W) to all outputs of the encoder, by name."""
-        values = _run(self._encoder, self._encoder_outputs, {"images": images})
-        return dict(zip(self._encoder_outputs, values, strict=True))
+        outputs = self.encoder.run({"images": images})
+        return {name: outputs[name] for name in encoder_outputs(self.levels)}
 
-    def decoder_feed(self, encoded: dict[str, Array]) -> dict[str, Array]:
+    def decoder_feed(self, encoded: Mapping[str, Array]) -> dict[str, Array]:
         """The host's step: K per picture from the counts, the proposals cut at the largest, a mark on what is valid."""
         counts = query_counts(encoded["count"], self.query, available=encoded["queries"].shape[1])
         most = int(counts.max())
@@ -44,28 +95,19 @@ class Graphs:
             "valid": np.arange(most)[None] < counts[:, None],  # (B, K)
         }
 
-    def decode(self, feed: dict[str, Array]) -> tuple[Array, Array]:
+    def decode(self, feed: Mapping[str, Array]) -> tuple[Array, Array]:
         """Boxes (B, K, 4) and scores (B, K, C)."""
-        boxes, scores = _run(self._decoder, ["boxes", "scores"], feed)
-        return boxes, scores
-
-    def detect(self, images: NDArray[np.uint8]) -> tuple[Array, Array, Array]:
-        """(B, 3, H, W) to boxes (B, K, 4), scores (B, K) and labels (B, K), through detector.onnx."""
-        boxes, scores, labels = _run(self._detector, ["boxes", "scores", "labels"], {"images": images})
-        return boxes, scores, labels
+        outputs = self.decoder.run(feed)
+        return outputs["boxes"], outputs["scores"]
 
 
-def query_counts(count: Array, query: QueryConfig, available: int) -> NDArray[np.int64]:
+def detect(detector: Runner, images: NDArray[np.uint8]) -> tuple[Array, Array, Array]:
+    """(B, 3, H, W) to boxes (B, K, 4), scores (B, K) and labels (B, K), through detector.onnx."""
+    outputs = detector.run({"images": images})
+    return outputs["boxes"], outputs["scores"], outputs["labels"]
+
+
+def query_counts(count: Array, query: QueryConfig | QuerySpec, available: int) -> NDArray[np.int64]:
     """K per picture (B,) from the estimated counts (B,): halves to even, at most what there is."""
     wanted = np.rint(np.float32(query.t) * count).clip(query.k_min, query.k_max)
     return np.minimum(wanted, available).astype(np.int64)
-
-
-def _run(session: ort.InferenceSession, outputs: list[str], feed: dict[str, Array]) -> list[Array]:
-    return [np.asarray(value) for value in session.run(outputs, feed)]
-
-
-def _session(path: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    return ort.InferenceSession(path, options, providers=[PROVIDER])

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from service.onnx_file import OnnxFileError, require_self_contained
 
-LOADED_GRAPHS = ("encoder.onnx", "decoder.onnx")
-REQUIRED_FILES = (*LOADED_GRAPHS, "detector.onnx")
+REQUIRED_FILES = ("encoder.onnx", "decoder.onnx", "detector.onnx")
 _MAX_JSON_BYTES = 4 * 1024**2
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -62,6 +61,21 @@ class FileSpec(_Frozen):
     bytes: int = Field(ge=1)
 
 
+class GraphFiles(_Frozen):
+    """The two graphs of a precision."""
+
+    encoder: str
+    decoder: str
+
+
+class CalibrationSpec(_Frozen):
+    """The pictures that set the ranges of the int8 graphs."""
+
+    pictures: int
+    sha256: Sha256
+    kept_in_float: list[str]
+
+
 class SourceSpec(_Frozen):
     """Where the graphs come from."""
 
@@ -81,7 +95,7 @@ class DataSpec(_Frozen):
 class Manifest(_Frozen):
     """`model.json`. Keys that are not listed here are ignored, so that newer exporters may add some."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: str
     version: str
     task: Literal["object-detection"]
@@ -91,7 +105,9 @@ class Manifest(_Frozen):
     query: QuerySpec
     postprocess: PostprocessSpec
     decoder_layers: int = Field(ge=1)
-    precision: str
+    graphs: dict[str, GraphFiles]
+    calibration: CalibrationSpec | None
+    resolution_cm: float | None
     parameters: int = Field(ge=0)
     files: dict[str, FileSpec]
     source: SourceSpec
@@ -105,6 +121,12 @@ class Manifest(_Frozen):
                 raise ValueError(f"files: {name!r} is not a plain file name inside the folder")
         if missing := [name for name in REQUIRED_FILES if name not in self.files]:
             raise ValueError(f"files: expected {', '.join(REQUIRED_FILES)}; missing {', '.join(missing)}")
+        if "fp32" not in self.graphs:
+            raise ValueError("graphs: expected an entry fp32")
+        if unknown := {file for pair in self.graphs.values() for file in (pair.encoder, pair.decoder)} - set(
+            self.files
+        ):
+            raise ValueError(f"graphs: not in files: {', '.join(sorted(unknown))}")
         if len(set(self.classes)) != len(self.classes) or any(not name or "," in name for name in self.classes):
             raise ValueError("classes: expected different, non-empty names without commas")
         if unknown := set(self.postprocess.class_thresholds) - set(self.classes):
@@ -120,6 +142,23 @@ class Manifest(_Frozen):
         return self
 
 
+class AgreementHost(_Frozen):
+    """What ran the graphs of an agreement."""
+
+    runtime: str
+    device: str
+
+
+class Agreement(_Frozen):
+    """Another precision, or another runtime, against the fp32 graphs. Other keys are kept for display."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    precision: str
+    host: AgreementHost
+    passed: bool
+
+
 class ParityReport(_Frozen):
     """`parity.json`: the graphs gave what the trained model gives. Other keys are kept for display."""
 
@@ -129,6 +168,7 @@ class ParityReport(_Frozen):
     passed: bool
     files: dict[str, Sha256]
     tolerance: dict[str, float]
+    agreements: list[Agreement] = []
 
 
 @dataclass(frozen=True)
@@ -137,18 +177,27 @@ class ModelFolder:
 
     Attributes:
         sha256: of model.json, which names the sha256 of every other file: it stands for the whole model.
-        graphs: the verified bytes of the graphs to load; what was checked is what runs.
+        precision: of the graphs to load.
+        graphs: file name to verified bytes of the two graphs to load; what was checked is what runs.
     """
 
     manifest: Manifest
     parity: ParityReport
     sha256: str
+    precision: str
     graphs: dict[str, bytes] = field(repr=False)
 
+    @property
+    def loaded(self) -> GraphFiles:
+        """Names of the two graphs to load."""
+        return self.manifest.graphs[self.precision]
 
-def load_model_folder(folder: Path) -> ModelFolder:
+
+def load_model_folder(folder: Path, precision: str = "fp32") -> ModelFolder:
     """Read and verify `<name>/<version>/`.
 
+    Args:
+        precision: which of the folder's graphs to load; every file is verified all the same.
     Raises:
         ModelFolderError: anything is missing, cut off, changed since export or not proven equal.
     """
@@ -160,14 +209,30 @@ def load_model_folder(folder: Path) -> ModelFolder:
         raise ModelFolderError(f"model.json: expected folder {manifest.name}/{manifest.version}, found {found}")
     if not parity.passed:
         raise ModelFolderError("parity.json: expected passed = true, found false; export the model again")
+    loaded = _graphs_of(manifest, parity, precision)
     graphs: dict[str, bytes] = {}
     for name, spec in manifest.files.items():
         data = _read_verified(folder / name, spec)
         if name.endswith(".onnx"):
             _check_graph(name, data, parity)
-        if name in LOADED_GRAPHS:
+        if name in loaded:
             graphs[name] = data
-    return ModelFolder(manifest, parity, hashlib.sha256(manifest_bytes).hexdigest(), graphs)
+    return ModelFolder(manifest, parity, hashlib.sha256(manifest_bytes).hexdigest(), precision, graphs)
+
+
+def _graphs_of(manifest: Manifest, parity: ParityReport, precision: str) -> tuple[str, str]:
+    """Names of the encoder and decoder of a precision that has been compared, and passed, on a CPU."""
+    if precision not in manifest.graphs:
+        have = ", ".join(manifest.graphs)
+        raise ModelFolderError(f"HEATQUERY_PRECISION: {manifest.name} has {have}, not {precision!r}")
+    verdicts = [a.passed for a in parity.agreements if a.precision == precision and a.host.device.startswith("cpu")]
+    if precision != "fp32" and not (verdicts and all(verdicts)):
+        raise ModelFolderError(
+            f"parity.json: expected a passed comparison of {precision} with fp32, found "
+            f"{'one that failed' if verdicts else 'none'}; run `python -m export verify`"
+        )
+    pair = manifest.graphs[precision]
+    return pair.encoder, pair.decoder
 
 
 def find_model_folder(models: Path, wanted: str | None) -> Path:

@@ -91,6 +91,7 @@ class Predictor:
         self.manifest = folder.manifest  # and not the folder: it holds the bytes of the graphs
         self.parity = folder.parity
         self.sha256 = folder.sha256
+        self.precision = folder.precision
         self.engine = engine
         self._max_pixels = max_pixels
         self._view_side = view_side

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.colormaps import Colormap
 from service.heatmap import Kind
-from service.manifest import DataSpec, InputSpec, PostprocessSpec, QuerySpec, SourceSpec
+from service.manifest import CalibrationSpec, DataSpec, InputSpec, PostprocessSpec, QuerySpec, SourceSpec
 from service.predictor import Predictor
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -151,12 +151,14 @@ class ModelInfo(ModelName):
     postprocess: PostprocessSpec
     decoder_layers: int
     parameters: int
-    precision: str
+    precision: str = Field(description="Of the graphs that run.")
     provider: str = Field(description="The execution provider really in use.")
     parity: dict[str, Any] = Field(description="How near the graphs are to the trained model.")
     source: SourceSpec
     data: DataSpec
     licence: str
+    calibration: CalibrationSpec | None = Field(description="What the int8 graphs were calibrated on.")
+    resolution_cm: float | None = Field(description="Ground that a pixel of the canvas shows, in centimetres.")
 
     @classmethod
     def of(cls, predictor: Predictor) -> "ModelInfo":
@@ -166,6 +168,7 @@ class ModelInfo(ModelName):
         return cls(
             **fields,
             sha256=predictor.sha256,
+            precision=predictor.precision,
             provider=predictor.engine.provider,
             parity=predictor.parity.model_dump(),
         )

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     provider: Literal["cpu", "cuda"] = Field(
         default="cpu", description="Where the graphs run; never falls back in silence."
     )
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        default="fp32", description="Which of the model's graphs to run; int8 is the fast one on a CPU."
+    )
     threads: int = Field(
         default=0,
         ge=0,

@@ -32,8 +32,9 @@ class OnnxEngine:
             EngineLoadError: provider absent, graph broken, or inputs and outputs not as agreed.
         """
         self._manifest = folder.manifest
-        self._encoder = _open_session("encoder.onnx", folder.graphs, PROVIDERS[provider], threads)
-        self._decoder = _open_session("decoder.onnx", folder.graphs, PROVIDERS[provider], threads)
+        self._files = folder.loaded
+        self._encoder = _open_session(self._files.encoder, folder.graphs, PROVIDERS[provider], threads)
+        self._decoder = _open_session(self._files.decoder, folder.graphs, PROVIDERS[provider], threads)
         self._levels = len(folder.manifest.strides)
         self._check_names()
 
@@ -90,8 +91,8 @@ class OnnxEngine:
     def _check_names(self) -> None:
         memory = [f"memory_{level}" for level in range(self._levels)]
         agreed = {
-            "encoder.onnx": (self._encoder, ["images"], encoder_outputs(self._levels)),
-            "decoder.onnx": (
+            self._files.encoder: (self._encoder, ["images"], encoder_outputs(self._levels)),
+            self._files.decoder: (
                 self._decoder,
                 [*memory, "queries", "reference_boxes", "valid"],
                 ["boxes", "scores"],

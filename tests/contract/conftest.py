@@ -166,7 +166,7 @@ def write_model_folder(folder: Path, graphs: dict[str, bytes]) -> Path:
     for name, data in graphs.items():
         (folder / name).write_bytes(data)
     manifest: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": folder.parent.name,
         "version": folder.name,
         "task": "object-detection",
@@ -183,7 +183,9 @@ def write_model_folder(folder: Path, graphs: dict[str, bytes]) -> Path:
         "query": {"k_min": K_MIN, "k_max": K_MAX, "t": 3.0},
         "postprocess": {"threshold": 0.3, "class_thresholds": {}, "nms_iou": 0.8, "max_detections": 300},
         "decoder_layers": 1,
-        "precision": "fp32",
+        "graphs": {"fp32": {"encoder": "encoder.onnx", "decoder": "decoder.onnx"}},
+        "calibration": None,
+        "resolution_cm": None,
         "parameters": 6,
         "files": {name: {"sha256": hashes[name], "bytes": len(data)} for name, data in graphs.items()},
         "source": {"commit": "unknown", "checkpoint_sha256": "0" * 64, "created": "2026-01-01T00:00:00Z"},

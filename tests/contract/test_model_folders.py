@@ -42,6 +42,43 @@ def test_a_sound_folder_loads(model_folder: Path) -> None:
     assert set(loaded.graphs) == {"encoder.onnx", "decoder.onnx"}
 
 
+def add_int8(folder: Path, passed: bool | None) -> None:
+    """Claim that the fp32 graphs are those of int8 too, with a comparison that passed, failed or is missing."""
+    edit(folder, "model.json", lambda content: content["graphs"].update(int8=content["graphs"]["fp32"]))
+    if passed is not None:
+        host = {"runtime": "onnxruntime", "device": "cpu (x86_64)"}
+        agreements = [{"precision": "int8", "host": host, "passed": passed}]
+        edit(folder, "parity.json", lambda content: content.update(agreements=agreements))
+
+
+def test_the_precision_that_was_asked_for_is_served(
+    make_client: Callable[..., httpx.Client], model_folder: Path
+) -> None:
+    add_int8(model_folder, passed=True)
+    client = make_client(models=model_folder.parent.parent, precision="int8")
+    assert client.get("/models/toy").json()["precision"] == "int8"
+    assert make_client(models=model_folder.parent.parent).get("/models/toy").json()["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(("passed", "found"), [(False, "one that failed"), (None, "none")])
+def test_a_precision_that_was_not_proven_is_refused(model_folder: Path, passed: bool | None, found: str) -> None:
+    add_int8(model_folder, passed)
+    with pytest.raises(ModelFolderError, match=f"comparison of int8 with fp32, found {found}"):
+        load_model_folder(model_folder, "int8")
+    assert load_model_folder(model_folder).precision == "fp32"
+
+
+def test_a_precision_that_is_not_there_is_told_what_is(model_folder: Path) -> None:
+    with pytest.raises(ModelFolderError, match="HEATQUERY_PRECISION: toy has fp32, not 'fp16'"):
+        load_model_folder(model_folder, "fp16")
+
+
+def test_graphs_that_are_not_listed_are_refused(model_folder: Path) -> None:
+    pair = {"encoder": "encoder.fp16.onnx", "decoder": "decoder.onnx"}
+    edit(model_folder, "model.json", lambda content: content["graphs"].update(fp16=pair))
+    assert "graphs: not in files: encoder.fp16.onnx" in refusal(model_folder)
+
+
 def test_a_wrong_hash_never_becomes_ready(make_client: Callable[..., httpx.Client], model_folder: Path) -> None:
     graph = model_folder / "decoder.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"\x00")

@@ -120,7 +120,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("first_light")
     pictures, boxes, labels = write_data(folder)
     checkpoint = fit(write_recipe(folder), folder / "run")
-    export = [sys.executable, "-m", "export", str(checkpoint), "--out", str(folder / "models" / "tiny" / "1")]
+    export = [sys.executable, "-m", "export", "build", str(checkpoint), "--out", str(folder / "models" / "tiny" / "1")]
     subprocess.run([*export, "--size", str(SIDE), "--images", str(folder / "images")], check=True)
     command = [sys.executable, "-m", "service", "serve", "--port", "0", "--models", str(folder / "models")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from export.graphs import cut_decoder
 from export.manifest import Card, Data, Postprocess
-from export.parity import Report
+from export.parity import Report, Roads
 from export.pictures import synthetic_canvases
-from export.release import release
-from export.runtime import Graphs
+from export.release import Wish, release
+from export.runtime import Graphs, OnnxRunner
 from model.checkpoint import save_detector
 from model.config import DecoderConfig, DetectorConfig, HybridEncoderConfig, PlainBackboneConfig, QueryConfig
 from model.detector import Detector
@@ -32,6 +32,7 @@ CARD = Card(
     data=Data(name="drawn scenes", licence="none", citation=("Nobody, nowhere.",)),
     licence="test only",
     postprocess=Postprocess(threshold=0.25, class_thresholds={"ship": 0.4}, nms_iou=None),
+    resolution_cm=50,
 )
 
 
@@ -46,7 +47,12 @@ class Exported:
     checkpoint: Path
     folder: Path
     report: Report
-    graphs: Graphs
+    roads: Roads
+
+    @property
+    def graphs(self) -> Graphs:
+        """encoder.onnx and decoder.onnx."""
+        return self.roads.graphs
 
 
 @pytest.fixture(scope="session")
@@ -57,8 +63,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     checkpoint.mkdir()
     detector = lively_detector()
     save_detector(checkpoint, CONFIG, detector.state_dict())
-    report = release(checkpoint, folder, CARD, size=SIDE, decoder_layers=1)
-    return Exported(detector, cut_decoder(detector, 1), checkpoint, folder, report, Graphs(folder, CONFIG.query, 3))
+    report = release(checkpoint, folder, CARD, Wish(size=SIDE, decoder_layers=1, deepness=True))
+    roads = Roads(Graphs.load(folder, CONFIG.query, 3), OnnxRunner(folder / "detector.onnx"))
+    return Exported(detector, cut_decoder(detector, 1), checkpoint, folder, report, roads)
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from export.agreement import Tolerance
 from export.graphs import boxes_and_scores, encoder_outputs
 from export.manifest import Card
 from export.matching import Detections, above, match
-from export.parity import ParityError, Tolerance, compare
+from export.parity import ParityError, Roads, compare
 from export.pictures import picture_paths, real_canvases, synthetic_canvases
-from export.release import release
-from export.runtime import Array, Graphs
+from export.release import Wish, release
+from export.runtime import Array, Graphs, detect
 from model.detector import Detector
 from service.manifest import load_model_folder
 
@@ -46,10 +47,10 @@ def assert_same(first: tuple[Array, Array], second: tuple[Array, Array]) -> None
     np.testing.assert_allclose(first[1], second[1], atol=1e-4)
 
 
-def assert_single_graph_agrees(graphs: Graphs, images: NDArray[np.uint8]) -> None:
+def assert_single_graph_agrees(roads: Roads, images: NDArray[np.uint8]) -> None:
     """Detection by detection: with its packed kernels, detector.onnx may rank near-equal proposals differently."""
-    boxes, scores = from_graphs(graphs, images)
-    single = graphs.detect(images)
+    boxes, scores = from_graphs(roads.graphs, images)
+    single = detect(roads.detector, images)
     for row in range(len(images)):
         wanted = single[1][row] > 0.3
         found = Detections(*(output[row][wanted] for output in single))
@@ -109,17 +110,17 @@ def test_k_follows_the_pictures(exported, canvases) -> None:
 def test_k_inside_the_single_graph_is_that_of_the_host(exported, canvases) -> None:
     for images in (canvases[:1], canvases[3:], canvases):
         feed = exported.graphs.decoder_feed(exported.graphs.encode(images))
-        assert exported.graphs.detect(images)[0].shape[1] == feed["valid"].shape[1]
+        assert detect(exported.roads.detector, images)[0].shape[1] == feed["valid"].shape[1]
 
 
 def test_the_single_graph_gives_the_best_class_of_the_two_graph_road(exported, canvases) -> None:
-    assert_single_graph_agrees(exported.graphs, canvases)
+    assert_single_graph_agrees(exported.roads, canvases)
 
 
 def test_height_and_width_may_differ(exported) -> None:
     images = wide_canvases()
     assert_same(from_graphs(exported.graphs, images), from_torch(exported.detector, images))
-    assert_single_graph_agrees(exported.graphs, images)
+    assert_single_graph_agrees(exported.roads, images)
 
 
 def test_a_plain_grey_picture_gives_finite_outputs(exported, canvases) -> None:
@@ -143,7 +144,7 @@ def test_a_canvas_with_fewer_tokens_than_k_max_gives_all_of_them(exported, canva
     encoded = exported.graphs.encode(small)
     assert encoded["queries"].shape == (4, 16 + 4 + 1, 32)
     assert_same(from_graphs(exported.graphs, small), from_torch(exported.detector, small))
-    assert exported.graphs.detect(small)[0].shape[1] <= 21
+    assert detect(exported.roads.detector, small)[0].shape[1] <= 21
 
 
 def test_inputs_and_outputs_are_those_of_the_contract(exported) -> None:
@@ -190,7 +191,7 @@ def test_the_service_takes_the_folder(exported) -> None:
 
 
 def test_the_folder_holds_what_the_contract_lists_and_nothing_else(exported) -> None:
-    assert {path.name for path in exported.folder.iterdir()} == {*GRAPHS, "model.json", "parity.json"}
+    assert {path.name for path in exported.folder.iterdir()} == {*GRAPHS, "deepness.onnx", "model.json", "parity.json"}
     assert [path.name for path in exported.folder.parents[1].iterdir()] == ["tiny"]
 
 
@@ -207,15 +208,14 @@ def test_a_failed_comparison_writes_nothing(exported, tmp_path, monkeypatch) -> 
             exported.checkpoint,
             tmp_path / "models" / "tiny" / "1",
             Card(),
-            size=64,
-            decoder_layers=2,  # the copied graphs have one
+            Wish(size=64, decoder_layers=2),  # the copied graphs have one
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_comparison_on_pictures_without_detections_fails(exported, canvases) -> None:
     unreachable = Tolerance(threshold=1.0)
-    report = compare(exported.detector, exported.graphs, [canvases[0]], "synthetic", {}, unreachable, lambda: None)
+    report = compare(exported.detector, exported.roads, [canvases[0]], "synthetic", {}, unreachable, lambda: None)
     assert not report.passed
     assert "no detection above 1" in report.failures[0]
 
@@ -223,7 +223,7 @@ def test_a_comparison_on_pictures_without_detections_fails(exported, canvases) -
 def test_an_existing_version_is_never_written_again(exported) -> None:
     before = {path: path.stat().st_mtime_ns for path in exported.folder.iterdir()}
     with pytest.raises(FileExistsError, match="choose another version"):
-        release(exported.checkpoint, exported.folder, Card())
+        release(exported.checkpoint, exported.folder, Card(), Wish())
     assert {path: path.stat().st_mtime_ns for path in exported.folder.iterdir()} == before
 
 
@@ -233,7 +233,7 @@ def test_real_pictures_give_the_same_detections(exported, tmp_path) -> None:
         with Image.open(path) as picture:
             picture.crop((0, 0, 256, 256)).save(tmp_path / f"{path.stem}.png")  # no padding, where all cells tie
     canvases = real_canvases(tmp_path, 256, 114, 6)
-    report = compare(exported.detector, exported.graphs, canvases, "real", {}, Tolerance(), lambda: None)
+    report = compare(exported.detector, exported.roads, canvases, "real", {}, Tolerance(), lambda: None)
     assert report.failures == []
     assert report.images == 6
 

@@ -11,8 +11,8 @@ from export.graphs import cut_decoder
 from export.manifest import Card
 from export.parity import Report
 from export.pictures import synthetic_canvases
-from export.release import release
-from export.runtime import Graphs
+from export.release import Wish, release
+from export.runtime import Graphs, OnnxRunner, detect
 from model.checkpoint import save_detector
 from model.config import (
     DecoderConfig,
@@ -72,7 +72,7 @@ def released(host: Detector, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     checkpoint, out = base / "checkpoint", base / "models" / "host" / "1"
     checkpoint.mkdir()
     save_detector(checkpoint, HOST, host.state_dict())
-    return out, release(checkpoint, out, Card(), size=SIDE, decoder_layers=1)
+    return out, release(checkpoint, out, Card(), Wish(size=SIDE, decoder_layers=1))
 
 
 def test_the_graphs_of_a_host_agree_with_torch(released: tuple[Path, Report]) -> None:
@@ -84,7 +84,7 @@ def test_the_graphs_of_a_host_agree_with_torch(released: tuple[Path, Report]) ->
 
 def test_the_graphs_of_a_host_take_a_batch_and_another_size(released: tuple[Path, Report], host: Detector) -> None:
     folder, _ = released
-    graphs = Graphs(folder, HOST.query, 2)
+    graphs = Graphs.load(folder, HOST.query, 2)
     images = np.ascontiguousarray(np.stack(synthetic_canvases(192, 114, 2))[:, :, :64])  # (2, 3, 64, 192)
     encoded = graphs.encode(images)
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_the_graphs_of_a_host_take_a_batch_and_another_size(released: tuple[Path
         np.testing.assert_allclose(encoded[f"memory_{level}"], memory.numpy(), atol=1e-3)
     boxes, scores = graphs.decode(graphs.decoder_feed(encoded))
     assert (boxes.shape[2], scores.shape[2]) == (4, 2)
-    assert graphs.detect(images)[0].shape[0] == 2
+    assert detect(OnnxRunner(folder / "detector.onnx"), images)[0].shape[0] == 2
 
 
 def test_the_service_takes_the_folder_of_a_host(released: tuple[Path, Report]) -> None:

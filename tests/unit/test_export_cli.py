@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def complaint(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
     """Run the command line; return its last words."""
-    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["export", "build", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         main()
     assert isinstance(stop.value.code, str)

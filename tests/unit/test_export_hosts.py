@@ -9,7 +9,7 @@ from export.graphs import DecoderGraph, EncoderGraph, cut_decoder, encoder_outpu
 from export.manifest import Card
 from export.onnx_graph import graph_specs
 from export.pictures import synthetic_canvases
-from export.release import release
+from export.release import Wish, release
 from model.checkpoint import save_detector
 from model.config import (
     DecoderConfig,
@@ -82,7 +82,7 @@ def test_a_detector_that_does_not_count_is_refused_before_anything_slow(tmp_path
     config = HOST.model_copy(update={"density": None})
     save_detector(tmp_path, config, Detector(config).state_dict())
     with pytest.raises(ValueError, match=r"no density head.*train it with \[model.density\]"):
-        release(tmp_path, tmp_path / "models" / "host" / "1", Card(), size=SIDE)
+        release(tmp_path, tmp_path / "models" / "host" / "1", Card(), Wish(size=SIDE))
     assert not (tmp_path / "models").exists()
 
 

@@ -1,0 +1,118 @@
+"""`python -m export depth`: what each decoder layer brings, and what it costs (HMPE, section 5, table 4).
+
+The encoder graph runs once a picture; decoders cut after one layer, two layers and so on take turns on what it gave,
+so that a busy machine disturbs all alike.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from export.accuracy import Accuracy, CocoFile
+from export.graphs import cut_decoder
+from export.manifest import FP32, PAD_VALUE
+from export.matching import above
+from export.onnx_graph import graph_specs, write_graph
+from export.pictures import read_canvas
+from export.runtime import Array, Graphs, OnnxRunner
+from model.checkpoint import load_detector
+from model.detector import Detector
+
+LOWEST_SCORE = 0.01
+"""Detections below are not scored."""
+
+
+@dataclass
+class Depth:
+    """A detector cut after some layers."""
+
+    layers: int
+    graphs: Graphs
+    seconds: list[float] = field(default_factory=list)
+    """Of its decoder, per picture."""
+    results: list[dict[str, object]] = field(default_factory=list)
+    """Detections as COCO writes them."""
+
+
+def add_depth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-command to the command line."""
+    parser = commands.add_parser("depth", help="accuracy and milliseconds after each decoder layer")
+    parser.add_argument("checkpoint", type=Path, help="folder RUN/checkpoints/step-*")
+    parser.add_argument("--data", type=Path, required=True, metavar="COCO.json", help="pictures in images/ beside it")
+    parser.add_argument(
+        "--size", type=int, default=640, help="side of the input canvas in pixels (default: %(default)s)"
+    )
+
+
+def run_depth(arguments: argparse.Namespace) -> str:
+    """Carry out the parsed sub-command; returns a Markdown table.
+
+    Raises:
+        FileNotFoundError, ValueError: checkpoint, pictures or boxes are not usable.
+    """
+    detector = load_detector(arguments.checkpoint)
+    truth = CocoFile.read(arguments.data, detector.config.classes)
+    with tempfile.TemporaryDirectory() as folder:
+        depths = cut_graphs(detector, Path(folder))
+        encoding, queries = [], []
+        for picture in tqdm(truth.pictures, unit="picture", disable=None):
+            canvas = read_canvas(picture.path, arguments.size, PAD_VALUE)
+            began = time.perf_counter()
+            encoded = depths[0].graphs.encode(canvas[None])
+            encoding.append(time.perf_counter() - began)
+            feed = depths[0].graphs.decoder_feed(encoded)
+            queries.append(feed["valid"].shape[1])
+            for depth in depths if len(encoding) % 2 else reversed(depths):
+                scores = _decode(depth, feed)
+                found = above(*scores, LOWEST_SCORE)
+                depth.results += truth.results(picture, found, arguments.size)
+    rows = [(depth, truth.accuracy(depth.results)) for depth in depths]
+    return table(rows, statistics.median(encoding), float(np.mean(queries)))
+
+
+def cut_graphs(detector: Detector, folder: Path) -> list[Depth]:
+    """The detector after 1, 2, ... layers, exported; all share one encoder."""
+    specs = graph_specs(detector)[:1]
+    decoders = range(1, detector.config.decoder.layers + 1)
+    cuts = {f"decoder-{layers}.onnx": graph_specs(cut_decoder(detector, layers))[1] for layers in decoders}
+    write_graph(specs[0], folder, {})
+    encoder = OnnxRunner(folder / FP32.encoder)
+    depths = []
+    for layers, (file, spec) in zip(decoders, cuts.items(), strict=True):
+        write_graph(spec, folder, {})
+        (folder / spec.file).rename(folder / file)
+        graphs = Graphs(encoder, OnnxRunner(folder / file), detector.config.query, len(detector.config.strides))
+        depths.append(Depth(layers, graphs))
+    return depths
+
+
+def _decode(depth: Depth, feed: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Boxes (K, 4) and scores (K, C) of one picture, with a note of the time."""
+    began = time.perf_counter()
+    boxes, scores = depth.graphs.decode(feed)
+    depth.seconds.append(time.perf_counter() - began)
+    return boxes[0], scores[0]
+
+
+def table(rows: list[tuple[Depth, Accuracy]], encoding: float, queries: float) -> str:
+    """Markdown: a row per depth, milliseconds as medians over pictures."""
+    lines = [
+        f"K is {queries:.0f} on average; the encoder takes {1e3 * encoding:.1f} ms. Before suppression of duplicates.",
+        "",
+        "| decoder layers | AP | AP50 | AP75 | decoder ms | whole ms |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for depth, accuracy in rows:
+        decoding = statistics.median(depth.seconds)
+        lines.append(
+            f"| {depth.layers} | {accuracy.ap:.3f} | {accuracy.ap50:.3f} | {accuracy.ap75:.3f} | {1e3 * decoding:.1f} "
+            f"| {1e3 * (encoding + decoding):.1f} |"
+        )
+    return "\n".join(lines)
