@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Carry out the parsed command."""
-    folder = load_model_folder(options.model_dir.resolve())
+    folder = load_model_folder(options.model_dir.resolve(), options.precision)
     manifest = folder.manifest
     annotations = options.data / f"instances_{options.split}.json"
     pictures = CocoDataset(options.data / "images", annotations, manifest.classes, size=None, cache_bytes=0)
@@ -55,11 +55,13 @@ def run(options: argparse.Namespace) -> None:
         "model_sha256": folder.sha256,
         "commit": manifest.source.commit,
         "provider": engine.provider,
+        "graphs": folder.precision,
         "data": options.data.name,
         "split": options.split,
         **asdict(metrics),
     }
-    print(f"{figures['model']} ({engine.provider}) on {options.data.name} {options.split}\n\n{metrics.table()}")
+    where = f"{folder.precision}, {engine.provider}"
+    print(f"{figures['model']} ({where}) on {options.data.name} {options.split}\n\n{metrics.table()}")
     if options.checkpoint:
         beside = score_checkpoint(options.checkpoint, manifest, pictures, options.provider)
         figures["checkpoint"] = {"name": options.checkpoint.name, **asdict(beside)}
@@ -127,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="val")
     parser.add_argument("--checkpoint", type=Path, help="RUN/checkpoints/step-*, to be measured beside the folder")
     parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="threads inside one run; 0: every core")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser

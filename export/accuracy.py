@@ -52,16 +52,19 @@ class CocoFile:
             FileNotFoundError: it is not there.
             ValueError: it is no COCO file with boxes, or lacks a class of the detector.
         """
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            pictures = [
+                Picture(image["id"], path.parent / "images" / image["file_name"], max(image["width"], image["height"]))
+                for image in content.get("images", [])
+            ]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no COCO file whose images have id, file_name, width and height") from error
         if missing := [part for part in ("images", "annotations", "categories") if not content.get(part)]:
             raise ValueError(f"{path} is no COCO file with boxes: it has no {', '.join(missing)}")
         ids = {category["name"]: category["id"] for category in content["categories"]}
         if unknown := [name for name in classes if name not in ids]:
             raise ValueError(f"{path} knows no {', '.join(unknown)}; its classes are {', '.join(ids)}")
-        pictures = [
-            Picture(image["id"], path.parent / "images" / image["file_name"], max(image["width"], image["height"]))
-            for image in content["images"]
-        ]
         return cls(pictures, [ids[name] for name in classes], COCO(content))
 
     def results(self, picture: Picture, found: Detections, size: int) -> list[dict[str, Any]]:

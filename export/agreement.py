@@ -87,7 +87,7 @@ class _Tally:
     def __init__(self, tolerance: Tolerance) -> None:
         self.tolerance = tolerance
         self.outputs: dict[str, float] = {}
-        self.detections = self.matched = self.unmatched = 0
+        self.detections = self.of_both = self.matched = self.unmatched = 0
         self.max_box_px = self.max_score = 0.0
         self.apart = (0.0, 0.0)
 
@@ -99,11 +99,14 @@ class _Tally:
         feed = reference.decoder_feed(expected)
         true, same_inputs = reference.decode(feed), candidate.decode(feed)
         self._note({"boxes": (true[0], same_inputs[0]), "scores": (true[1], same_inputs[1])})
+        if not np.isfinite(found["count"]).all():
+            return  # no number of queries follows from it; `failures` names the output
         own = candidate.decode(candidate.decoder_feed(found))
         limit, lowest = self.tolerance.threshold, self.tolerance.threshold - self.tolerance.scores
         first, second = (above(boxes[0], scores[0], lowest) for boxes, scores in (true, own))
         result = match(first, second, limit, self.tolerance.boxes_px, self.tolerance.scores)
         self.detections += first.count_above(limit)
+        self.of_both += first.count_above(limit) + second.count_above(limit)
         self.matched += result.matched
         self.unmatched += result.unmatched
         self.max_box_px = max(self.max_box_px, result.max_box_px)
@@ -111,8 +114,10 @@ class _Tally:
 
     def add_equal_pictures(self, candidate: Graphs, canvas: Canvas) -> None:
         """Compare the rows of a batch of one picture with each other: see NVIDIA/TensorRT#4813."""
-        images = np.stack([canvas] * EQUAL_PICTURES)
-        boxes, scores = candidate.decode(candidate.decoder_feed(candidate.encode(images)))
+        encoded = candidate.encode(np.stack([canvas] * EQUAL_PICTURES))
+        if not np.isfinite(encoded["count"]).all():
+            return
+        boxes, scores = candidate.decode(candidate.decoder_feed(encoded))
         first = [values[:1].repeat(EQUAL_PICTURES, 0) for values in (boxes, scores)]
         self.apart = difference(boxes, first[0]), difference(scores, first[1])
 
@@ -120,13 +125,11 @@ class _Tally:
         """What is over tolerance, in words."""
         broken = [name for name, value in self.outputs.items() if not np.isfinite(value)]
         found = [f"{', '.join(broken)}: not finite, or of another shape"] if broken else []
-        if not self.detections:
-            found.append(f"no detection above {self.tolerance.threshold:g} on these pictures, so nothing was compared")
         if self.apart[0] > self.tolerance.boxes_px or self.apart[1] > self.tolerance.scores:
             found.append(
                 f"equal pictures in one batch differ by {self.apart[0]:.3g} px and {self.apart[1]:.3g} in score"
             )
-        share = self.unmatched / max(1, 2 * self.matched + self.unmatched)
+        share = self.unmatched / max(1, self.of_both)
         if share > self.tolerance.unmatched_share:
             found.append(
                 f"{self.unmatched} detections without partner are {share:.1%} of all "
@@ -160,11 +163,18 @@ def agree(
         candidate: graphs of the precision, loaded on the host.
         canvases: pictures, at least one.
         after_picture: called once a picture.
+    Raises:
+        ValueError: the reference finds nothing on these pictures, so nothing can be said.
     """
     tally = _Tally(LIMITS[precision])
     for canvas in canvases:
         tally.add(reference, candidate, canvas)
         after_picture()
+    if not (tally.detections or tally.failures()):
+        raise ValueError(
+            f"no detection above {tally.tolerance.threshold:g} on these pictures, so nothing was compared; "
+            "choose pictures with objects that the model knows"
+        )
     tally.add_equal_pictures(candidate, canvases[0])
     failures = tally.failures()
     return Agreement(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from export.accuracy import Accuracy, CocoFile
 from export.graphs import cut_decoder
-from export.manifest import FP32, PAD_VALUE
+from export.manifest import FP32, PAD_VALUE, input_spec
 from export.matching import above
 from export.onnx_graph import graph_specs, write_graph
 from export.pictures import read_canvas
@@ -58,6 +58,7 @@ def run_depth(arguments: argparse.Namespace) -> str:
         FileNotFoundError, ValueError: checkpoint, pictures or boxes are not usable.
     """
     detector = load_detector(arguments.checkpoint)
+    input_spec(detector.config, arguments.size)  # refuses a side that the strides do not divide
     truth = CocoFile.read(arguments.data, detector.config.classes)
     with tempfile.TemporaryDirectory() as folder:
         depths = cut_graphs(detector, Path(folder))

@@ -1,10 +1,14 @@
 """A model folder that is whole or not there."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from model.config import Config
 
@@ -40,8 +44,32 @@ def refuse_existing(out: Path) -> None:
         raise FileExistsError(f"{out} exists, and a version never changes; choose another version")
 
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def read_json(path: Path, schema: type[AnyConfig]) -> AnyConfig:
+    """Read a part of a model folder. Raises FileNotFoundError, or ValueError if it is not what it should be."""
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise ValueError(f"{path}: {where}: {first['msg']}; export the model again") from error
+
+
 def replace_json(path: Path, content: Config) -> None:
     """Write a file of the folder for people and machines, whole or not at all."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, (content.model_dump_json(indent=2) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o644)  # a temporary file is private at first
+            file.write(content)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

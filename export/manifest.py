@@ -173,7 +173,7 @@ def describe(detector: Detector, checkpoint: Path, name: str, version: str, size
         name=name,
         version=version,
         classes=config.classes,
-        input=_input(config, size),
+        input=input_spec(config, size),
         strides=config.strides,
         query=QuerySpec(k_min=config.query.k_min, k_max=config.query.k_max, t=config.query.t),
         postprocess=card.postprocess,
@@ -191,7 +191,8 @@ def describe(detector: Detector, checkpoint: Path, name: str, version: str, size
     )
 
 
-def _input(config: DetectorConfig, size: int) -> InputSpec:
+def input_spec(config: DetectorConfig, size: int) -> InputSpec:
+    """How pictures are laid on a canvas. Raises pydantic.ValidationError if the strides do not divide its side."""
     return InputSpec(
         size=size,
         multiple_of=config.strides[-1],

@@ -7,7 +7,7 @@ runtimes are then held against these graphs, see `export.agreement`.
 """
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,7 +72,7 @@ class Report(Config):
     """Other precisions and runtimes against these graphs. `passed` depends on those on the CPU; a host that has one of
     its own here heeds that one."""
 
-    def with_agreements(self, found: list[Agreement]) -> "Report":
+    def with_agreements(self, found: Iterable[Agreement]) -> "Report":
         """The same with these agreements, which take the places of older ones of equal precision and host."""
         of_place = {(a.precision, a.host.runtime, a.host.device): a for a in [*self.agreements, *found]}
         agreements = tuple(of_place.values())

@@ -35,8 +35,11 @@ def picture_paths(source: Path) -> list[Path]:
     if source.is_dir():
         paths = [path for path in source.iterdir() if path.suffix.lower() in SUFFIXES]
     elif source.suffix == ".json":
-        entries = json.loads(source.read_text(encoding="utf-8")).get("images", [])
-        paths = [source.parent / "images" / entry["file_name"] for entry in entries]
+        try:
+            entries = json.loads(source.read_text(encoding="utf-8")).get("images", [])
+            paths = [source.parent / "images" / entry["file_name"] for entry in entries]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{source} is no COCO file with images and their file_name") from error
     else:
         raise FileNotFoundError(f"{source} is neither a folder nor a COCO file (.json)")
     if not paths:

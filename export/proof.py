@@ -1,4 +1,4 @@
-"""Everything that a model folder has to prove: the fp32 graphs against torch, all else against the fp32 graphs."""
+"""What a model folder has to prove: the fp32 graphs against torch, all else against the fp32 graphs."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -20,31 +20,27 @@ from export.runtime import PROVIDERS, Graphs, OnnxRunner, Provider
 from model.detector import Detector
 
 
-def prove(
+def against_torch(
     detector: Detector,
+    reference: Graphs,
     folder: Path,
-    graphs: dict[Precision, GraphFiles],
     files: dict[str, FileSpec],
     canvases: list[Canvas],
     kind: Kind,
     after_picture: Callable[[], object],
 ) -> Report:
-    """Compare all files of a folder on the CPU.
+    """Compare the fp32 graphs of a folder, all in ONNX Runtime on the CPU, with the detector that they were made of.
 
     Args:
-        detector: that the graphs were made of.
-        graphs: the files of each precision.
+        reference: encoder.onnx and decoder.onnx.
         files: all that the folder holds.
         canvases: pictures to compare on.
-        after_picture: called once per picture and precision.
+        after_picture: called once a picture.
     """
-    reference = Graphs.load(folder, detector.config.query, len(detector.config.strides))
     deepness = OnnxRunner(folder / DEEPNESS) if DEEPNESS in files else None
     roads = Roads(reference, OnnxRunner(folder / "detector.onnx"), deepness)
     hashes = {name: spec.sha256 for name, spec in files.items()}
-    report = compare(detector, roads, canvases, kind, hashes, Tolerance(), after_picture)
-    agreements = on_onnxruntime("cpu", reference, folder, graphs, canvases, kind, after_picture)
-    return report.with_agreements(agreements)
+    return compare(detector, roads, canvases, kind, hashes, Tolerance(), after_picture)
 
 
 def on_onnxruntime(

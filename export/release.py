@@ -16,7 +16,9 @@ from export.onnx_graph import graph_specs, write_graph
 from export.parity import ParityError, Report
 from export.pictures import Canvas, Kind, real_canvases, synthetic_canvases
 from export.precisions import write_precision
-from export.proof import prove
+from export.proof import against_torch, on_onnxruntime
+from export.quantization import FEWEST_PICTURES
+from export.runtime import Graphs
 from model.checkpoint import load_detector
 from model.detector import Detector
 
@@ -72,7 +74,11 @@ def release(checkpoint: Path, out: Path, card: Card, wish: Wish) -> Report:
             bar.update()
         bar.set_description("parity")
         files = {path.name: FileSpec.of(path) for path in sorted(folder.glob("*.onnx"))}
-        report = prove(detector, folder, manifest.graphs, files, canvases, kind, bar.update)
+        graphs = Graphs.load(folder, detector.config.query, len(detector.config.strides))
+        report = against_torch(detector, graphs, folder, files, canvases, kind, bar.update)
+        if report.passed:
+            found = on_onnxruntime("cpu", graphs, folder, manifest.graphs, canvases, kind, bar.update)
+            report = report.with_agreements(found)
         if not report.passed:
             raise ParityError(f"parity failed, so nothing was written: {'; '.join(report.complaints())}")
         replace_json(folder / "parity.json", report)
@@ -125,4 +131,9 @@ def _calibration_canvases(wish: Wish) -> list[Canvas]:
         return []
     if wish.calibration is None:
         raise ValueError("int8 needs --calibration with pictures like those to come, such as the train split")
-    return real_canvases(wish.calibration, wish.size, PAD_VALUE, MOST_CALIBRATION_PICTURES)
+    if wish.images is not None and wish.calibration.resolve() == wish.images.resolve():
+        raise ValueError(f"--calibration and --images are both {wish.images}; calibrate on other pictures")
+    canvases = real_canvases(wish.calibration, wish.size, PAD_VALUE, MOST_CALIBRATION_PICTURES)
+    if len(canvases) < FEWEST_PICTURES:
+        raise ValueError(f"{wish.calibration} holds {len(canvases)} pictures; int8 needs {FEWEST_PICTURES} or more")
+    return canvases

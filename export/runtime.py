@@ -39,17 +39,23 @@ class OnnxRunner:
             raise ValueError(f"ONNX Runtime offers {ort.get_available_providers()} here, not {wanted}")
         options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several graphs take turns
+        exact = {"use_tf32": "0"} if provider == "cuda" else {}
         try:
-            self._session = ort.InferenceSession(path, options, providers=[wanted])
+            self._session = ort.InferenceSession(path, options, providers=[(wanted, exact)])
         except Exception as error:  # the runtime raises its own untyped errors for every kind of broken graph
             raise ValueError(f"{path.name} cannot be loaded: {str(error)[:300]}") from error
         if self._session.get_providers()[0] != wanted:
             raise ValueError(f"{wanted} cannot run {path.name} here; see ONNX Runtime's message above")
+        self._file = path.name
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
-        """Inputs by name to outputs by name."""
-        values = self._session.run(self._outputs, dict(feed))
+        """Inputs by name to outputs by name. Raises ValueError if the runtime fails."""
+        try:
+            values = self._session.run(self._outputs, dict(feed))
+        except Exception as error:  # untyped again
+            raise ValueError(f"{self._file} fails: {str(error)[:300]}") from error
         return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
 
 

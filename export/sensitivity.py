@@ -47,6 +47,8 @@ def choose(
     Raises:
         ValueError: no part can be quantised within the limit.
     """
+    if not groups:
+        raise ValueError("no convolution of the encoder is wide enough for int8; serve this model in fp32")
     alone = {}
     for group, nodes in groups.items():
         alone[group] = damage_of(nodes)

@@ -1,27 +1,27 @@
-"""`python -m export verify`: proves a model folder once more, on the machine that will run it.
+"""`python -m export verify`: proves the graphs that a service runs once more, on the machine that will run them.
 
-The fp32 graphs on the CPU are the measure; with `--checkpoint`, they are held against torch first. Every precision of
+The fp32 graphs on the CPU are the measure; with `--checkpoint`, they are held against torch first, and so are the
+graphs for other people's tools. Every precision of
 the folder is compared on every runtime that is there: ONNX Runtime on the CPU and on CUDA, and TensorRT.
 """
 
 import argparse
 from pathlib import Path
-from typing import TypeVar
 
 import onnxruntime as ort
-from pydantic import ValidationError
+import torch
 from tqdm import tqdm
 
-from export.folder import replace_json
+from export.agreement import Agreement
+from export.folder import read_json, replace_json
 from export.graphs import cut_decoder
 from export.manifest import FileSpec, Manifest, sha256
 from export.parity import ParityError, Report
 from export.pictures import real_canvases
-from export.proof import on_onnxruntime, on_tensorrt, prove
+from export.proof import against_torch, on_onnxruntime, on_tensorrt
 from export.release import MOST_PICTURES
 from export.runtime import PROVIDERS, Graphs, Provider
 from model.checkpoint import WEIGHTS, load_detector
-from model.config import Config
 from model.detector import Detector
 
 
@@ -46,32 +46,40 @@ def run_verify(arguments: argparse.Namespace) -> Report:
     folder: Path = arguments.model_dir
     manifest, report = read_json(folder / "model.json", Manifest), read_json(folder / "parity.json", Report)
     check_files(folder, manifest, report)
-    canvases = real_canvases(arguments.data, manifest.input.size, manifest.input.pad_value, MOST_PICTURES)
-    providers: list[Provider] = [
-        name for name, provider in PROVIDERS.items() if provider in ort.get_available_providers()
-    ]
     detector = None if arguments.checkpoint is None else matching_detector(arguments.checkpoint, manifest)
+    providers: list[Provider] = ["cpu", "cuda"] if cuda_is_there() else ["cpu"]
+    if detector is None and providers == ["cpu"] and len(manifest.graphs) == 1 and not arguments.engines:
+        raise ValueError(f"{folder} has fp32 graphs alone: give --checkpoint, or there is nothing to compare them with")
+    canvases = real_canvases(arguments.data, manifest.input.size, manifest.input.pad_value, MOST_PICTURES)
     reference = Graphs.load(folder, manifest.query, len(manifest.strides))
-    rounds = len(providers) * len(manifest.graphs) - 1
-    rounds += 0 if detector is None else len(manifest.graphs)
-    rounds += len(manifest.graphs) if arguments.engines else 0
-    with tqdm(total=rounds * len(canvases), unit="picture", disable=None) as bar:
+    complaints: list[str] = []
+    with tqdm(unit="picture", disable=None) as bar:
         if detector is not None:
-            report = prove(detector, folder, manifest.graphs, manifest.files, canvases, "real", bar.update)
+            fresh = against_torch(detector, reference, folder, manifest.files, canvases, "real", bar.update)
+            report, complaints = fresh.with_agreements(report.agreements), fresh.failures
+        found: list[Agreement] = []
         for provider in providers:
-            found = on_onnxruntime(provider, reference, folder, manifest.graphs, canvases, "real", bar.update)
-            report = report.with_agreements(found)
+            found += on_onnxruntime(provider, reference, folder, manifest.graphs, canvases, "real", bar.update)
         if arguments.engines:
-            found = on_tensorrt(arguments.engines, reference, folder, manifest, canvases, "real", bar.update)
-            report = report.with_agreements(found)
+            found += on_tensorrt(arguments.engines, reference, folder, manifest, canvases, "real", bar.update)
+    report = report.with_agreements(found)
     replace_json(folder / "parity.json", report)
-    if complaints := report.complaints():
+    complaints = complaints + [agreement.line() for agreement in found if not agreement.passed]
+    if complaints:
         raise ParityError(f"{folder} differs, and its parity.json says so now: {'; '.join(complaints)}")
     return report
 
 
+def cuda_is_there() -> bool:
+    """Whether ONNX Runtime can use a GPU here: it names the provider wherever it was compiled in."""
+    return PROVIDERS["cuda"] in ort.get_available_providers() and torch.cuda.is_available()
+
+
 def check_files(folder: Path, manifest: Manifest, report: Report) -> None:
     """Raise ValueError if a file of the folder is not the one that was exported, or was never compared."""
+    used = {file for pair in manifest.graphs.values() for file in (pair.encoder, pair.decoder)}
+    if unknown := used - set(manifest.files):
+        raise ValueError(f"{folder / 'model.json'}: graphs name {', '.join(sorted(unknown))}, which files do not")
     for name, spec in manifest.files.items():
         if FileSpec.of(folder / name) != spec or report.files.get(name) != spec.sha256:
             raise ValueError(
@@ -86,17 +94,3 @@ def matching_detector(checkpoint: Path, manifest: Manifest) -> Detector:
             f"{checkpoint} has weights with sha256 {found}; the graphs come from {manifest.source.checkpoint_sha256}"
         )
     return cut_decoder(load_detector(checkpoint), manifest.decoder_layers)
-
-
-AnyConfig = TypeVar("AnyConfig", bound=Config)
-
-
-def read_json(path: Path, schema: type[AnyConfig]) -> AnyConfig:
-    """Read a part of a model folder. Raises FileNotFoundError, or ValueError if it is not what it should be."""
-    try:
-        return schema.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(
-            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; export the model again"
-        ) from error

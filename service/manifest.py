@@ -193,11 +193,12 @@ class ModelFolder:
         return self.manifest.graphs[self.precision]
 
 
-def load_model_folder(folder: Path, precision: str = "fp32") -> ModelFolder:
+def load_model_folder(folder: Path, precision: str = "fp32", provider: str = "cpu") -> ModelFolder:
     """Read and verify `<name>/<version>/`.
 
     Args:
         precision: which of the folder's graphs to load; every file is verified all the same.
+        provider: what will run them, `cpu` or `cuda`.
     Raises:
         ModelFolderError: anything is missing, cut off, changed since export or not proven equal.
     """
@@ -209,7 +210,7 @@ def load_model_folder(folder: Path, precision: str = "fp32") -> ModelFolder:
         raise ModelFolderError(f"model.json: expected folder {manifest.name}/{manifest.version}, found {found}")
     if not parity.passed:
         raise ModelFolderError("parity.json: expected passed = true, found false; export the model again")
-    loaded = _graphs_of(manifest, parity, precision)
+    loaded = _graphs_of(manifest, parity, precision, provider)
     graphs: dict[str, bytes] = {}
     for name, spec in manifest.files.items():
         data = _read_verified(folder / name, spec)
@@ -220,17 +221,21 @@ def load_model_folder(folder: Path, precision: str = "fp32") -> ModelFolder:
     return ModelFolder(manifest, parity, hashlib.sha256(manifest_bytes).hexdigest(), precision, graphs)
 
 
-def _graphs_of(manifest: Manifest, parity: ParityReport, precision: str) -> tuple[str, str]:
-    """Names of the encoder and decoder of a precision that has been compared, and passed, on a CPU."""
+def _graphs_of(manifest: Manifest, parity: ParityReport, precision: str, provider: str) -> tuple[str, str]:
+    """Names of the encoder and decoder of a precision that agreed with fp32 on a CPU, and on no GPU failed to."""
     if precision not in manifest.graphs:
         have = ", ".join(manifest.graphs)
         raise ModelFolderError(f"HEATQUERY_PRECISION: {manifest.name} has {have}, not {precision!r}")
-    verdicts = [a.passed for a in parity.agreements if a.precision == precision and a.host.device.startswith("cpu")]
-    if precision != "fp32" and not (verdicts and all(verdicts)):
+    known = [a for a in parity.agreements if a.precision == precision and a.host.runtime == "onnxruntime"]
+    on_cpu = [agreement.passed for agreement in known if agreement.host.device.startswith("cpu")]
+    if precision != "fp32" and not (on_cpu and all(on_cpu)):
         raise ModelFolderError(
             f"parity.json: expected a passed comparison of {precision} with fp32, found "
-            f"{'one that failed' if verdicts else 'none'}; run `python -m export verify`"
+            f"{'one that failed' if on_cpu else 'none'}; run `python -m export verify`"
         )
+    failed = [a.host.device for a in known if not (a.passed or a.host.device.startswith("cpu"))]
+    if provider == "cuda" and failed:
+        raise ModelFolderError(f"parity.json: {precision} differs from the CPU on {failed[0]}; serve another precision")
     pair = manifest.graphs[precision]
     return pair.encoder, pair.decoder
 

@@ -62,7 +62,8 @@ def load_predictor(settings: Settings) -> Predictor:
     Raises:
         ModelFolderError, EngineLoadError, ServiceError.
     """
-    folder = load_model_folder(find_model_folder(settings.models, settings.model), settings.precision)
+    path = find_model_folder(settings.models, settings.model)
+    folder = load_model_folder(path, settings.precision, settings.provider)
     engine = OnnxEngine(folder, settings.provider, settings.threads)
     engine.check_outputs()
     predictor = Predictor(folder, engine, settings.max_pixels, settings.view_side)

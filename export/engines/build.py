@@ -1,9 +1,7 @@
 """From a graph to a serialised engine."""
 
-import os
 import resource
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from tqdm import tqdm
 
 from export.engines.library import EngineError, EnginePrecision, TensorRT, logger
 from export.engines.profile import Shapes
+from export.folder import write_whole
 
 MIB = 2**20
 
@@ -72,19 +71,6 @@ def build_engine(
         write_whole(timings, bytes(config.get_timing_cache().serialize()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts in KiB
     return Built(bytes(engine), time.monotonic() - started, peak)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)  # a temporary file is private at first
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _parse(library: TensorRT, network: Any, graph: bytes, title: str) -> None:

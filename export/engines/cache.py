@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from export.engines.build import Built, write_whole
+from export.engines.build import Built
 from export.engines.library import EnginePrecision, LibraryName, logger
 from export.engines.profile import Shapes
+from export.folder import write_whole
 from export.manifest import sha256
 from model.config import Config
 

@@ -12,7 +12,7 @@ import torch
 
 from export.engines.build import build_engine
 from export.engines.cache import EngineCache, EngineKey, read_record
-from export.engines.graph import graphs_of, precision_of, read_graph, read_manifest
+from export.engines.graph import graphs_of, precision_of, read_graph
 from export.engines.library import (
     ENGINE_PRECISIONS,
     LIBRARIES,
@@ -23,6 +23,7 @@ from export.engines.library import (
 )
 from export.engines.profile import Profile, Range
 from export.engines.run import Engine
+from export.folder import read_json
 from export.manifest import Manifest
 
 BATCH = Range(1, 1, 4)
@@ -53,7 +54,7 @@ def run_engines(arguments: argparse.Namespace) -> dict[str, Path]:
         OSError, ValueError: the folder is not usable, or a size is out of range.
         EngineError: see `build_engine` and `load_tensorrt`.
     """
-    manifest = read_manifest(arguments.model_dir)
+    manifest = read_json(arguments.model_dir / "model.json", Manifest)
     side = Range(*arguments.side) if arguments.side else None
     profile = Profile.of(manifest, Range(*arguments.batch), arguments.queries, side)
     return build_engines(

@@ -11,11 +11,6 @@ from export.engines.sampling import write_out_sampling
 from export.manifest import FP32, GraphFiles, Manifest, sha256
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The folder's `model.json`. Raises FileNotFoundError or pydantic.ValidationError."""
-    return Manifest.model_validate_json((folder / "model.json").read_text(encoding="utf-8"))
-
-
 def graphs_of(manifest: Manifest, precision: EnginePrecision) -> GraphFiles:
     """The graphs to build from; bf16 has none of its own. Raises ValueError if the folder has none."""
     stored = "fp32" if precision == "bf16" else precision

@@ -20,7 +20,8 @@ def provider_options(
     what the fp16 graph keeps in float32), so bf16 is the only switch. An int8 graph goes through `for_tensorrt` first.
 
     Args:
-        cache: folder for engines and kernel timings; it must exist.
+        cache: folder for engines and kernel timings of this graph alone; it must exist. ONNX Runtime names an engine
+            by the names in its graph, not by its weights, so that two models in one folder would share an engine.
         shapes: smallest, typical and largest shape of every input.
         precision: of the graph; bf16 takes the fp32 graph.
         workspace_mib: most scratch memory of a layer; all that the GPU has without it.

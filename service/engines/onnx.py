@@ -127,7 +127,8 @@ def _open_session(name: str, graphs: Mapping[str, bytes], provider: str, threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(graphs[name], options, providers=[provider])
+        exact = {"use_tf32": "0"} if provider == PROVIDERS["cuda"] else {}  # as it was compared
+        session = ort.InferenceSession(graphs[name], options, providers=[(provider, exact)])
     except Exception as error:  # the runtime raises its own untyped errors for every kind of broken graph
         raise EngineLoadError(f"{name}: cannot be loaded: {str(error)[:300]}") from error
     if session.get_providers()[0] != provider:

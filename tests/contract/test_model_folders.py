@@ -68,6 +68,15 @@ def test_a_precision_that_was_not_proven_is_refused(model_folder: Path, passed: 
     assert load_model_folder(model_folder).precision == "fp32"
 
 
+def test_a_comparison_that_failed_on_a_gpu_bars_gpus_alone(model_folder: Path) -> None:
+    host = {"runtime": "onnxruntime", "device": "NVIDIA T4"}
+    agreements = [{"precision": "fp32", "host": host, "passed": False}]
+    edit(model_folder, "parity.json", lambda content: content.update(agreements=agreements))
+    with pytest.raises(ModelFolderError, match="fp32 differs from the CPU on NVIDIA T4"):
+        load_model_folder(model_folder, provider="cuda")
+    assert load_model_folder(model_folder).precision == "fp32"
+
+
 def test_a_precision_that_is_not_there_is_told_what_is(model_folder: Path) -> None:
     with pytest.raises(ModelFolderError, match="HEATQUERY_PRECISION: toy has fp32, not 'fp16'"):
         load_model_folder(model_folder, "fp16")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from export.__main__ import main
-from export.agreement import Agreement, Host, agree
+from export.agreement import LIMITS, Agreement, Host, Tolerance, agree
 from export.parity import Report
 from export.proof import onnxruntime_host
 from export.runtime import Array, Graphs, Runner
@@ -78,18 +78,36 @@ def test_a_batch_of_equal_pictures_must_give_equal_rows(exported, canvases) -> N
     assert [failure for failure in agreement.failures if "equal pictures in one batch differ by 3 px" in failure]
 
 
+def test_weak_detections_do_not_hide_that_strong_ones_are_lost(exported, canvases) -> None:
+    def scored(strong: int) -> Callable[[dict[str, Array]], dict[str, Array]]:
+        def score(outputs: dict[str, Array]) -> dict[str, Array]:
+            scores = np.zeros_like(outputs["scores"])
+            scores[:, :, 0] = 0.15
+            scores[:, :strong, 0] = 0.5
+            return outputs | {"scores": scores}
+
+        return score
+
+    reference = replace(exported.graphs, decoder=Disturbed(exported.graphs.decoder, scored(10)))
+    candidate = replace(exported.graphs, decoder=Disturbed(exported.graphs.decoder, scored(8)))
+    agreement = agree(reference, candidate, "int8", CPU, [canvases[3]], "synthetic")
+    assert agreement.unmatched == 2
+    assert agreement.matched > 10
+    assert "are 11.1% of all" in agreement.failures[0]
+
+
+def test_a_count_that_is_not_finite_is_named(exported, canvases) -> None:
+    broken = Disturbed(exported.graphs.encoder, lambda o: o | {"count": np.full_like(o["count"], np.nan)})
+    agreement = agree(exported.graphs, replace(exported.graphs, encoder=broken), "fp32", CPU, canvases, "synthetic")
+    assert "count: not finite" in agreement.failures[0]
+
+
 def test_pictures_without_detections_prove_nothing(exported, canvases) -> None:
-    agreement = against_itself(exported.graphs, canvases[3:], lambda o: o | {"scores": o["scores"] * 0})
-    assert not agreement.passed
-    agreement = agree(
-        replace(exported.graphs, decoder=Disturbed(exported.graphs.decoder, lambda o: o | {"scores": o["scores"] * 0})),
-        exported.graphs,
-        "fp32",
-        CPU,
-        [canvases[3]],
-        "synthetic",
+    blind = replace(
+        exported.graphs, decoder=Disturbed(exported.graphs.decoder, lambda o: o | {"scores": o["scores"] * 0})
     )
-    assert "nothing was compared" in agreement.failures[0]
+    with pytest.raises(ValueError, match="nothing was compared"):
+        agree(blind, blind, "fp32", CPU, [canvases[3]], "synthetic")
 
 
 def test_an_agreement_takes_the_place_of_an_older_one_of_its_host(exported, canvases) -> None:
@@ -160,6 +178,26 @@ def test_tensorrt_that_is_not_there_is_told_in_one_line(folder, pictures, tmp_pa
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(SystemExit, match="install the extra `tensorrt`"):
         verify(monkeypatch, folder, "--data", pictures, "--engines", tmp_path / "engines")
+
+
+def test_unsuitable_pictures_are_no_verdict(folder, pictures, monkeypatch) -> None:
+    monkeypatch.setitem(LIMITS, "fp16", Tolerance(threshold=1.0))  # as if nothing on them were known to the model
+    before = (folder / "parity.json").read_bytes()
+    with pytest.raises(SystemExit, match="choose pictures with objects"):
+        verify(monkeypatch, folder, "--data", pictures)
+    assert (folder / "parity.json").read_bytes() == before
+
+
+def test_fp32_alone_has_nothing_to_be_compared_with(exported, pictures, monkeypatch) -> None:
+    with pytest.raises(SystemExit, match="give --checkpoint"):
+        verify(monkeypatch, exported.folder, "--data", pictures)
+
+
+def test_graphs_that_files_do_not_list_are_refused(folder, pictures, monkeypatch) -> None:
+    pair = {"encoder": "other.onnx", "decoder": "decoder.onnx"}
+    change_json(folder / "model.json", lambda content: content["graphs"].update(int8=pair))
+    with pytest.raises(SystemExit, match=r"graphs name other\.onnx, which files do not"):
+        verify(monkeypatch, folder, "--data", pictures)
 
 
 def test_a_changed_file_is_not_verified(folder, pictures, monkeypatch) -> None:
