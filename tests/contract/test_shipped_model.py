@@ -1,5 +1,6 @@
 """The model that ships is sound, small, explained, and finds what it was trained to find."""
 
+import hashlib
 import json
 import re
 from io import BytesIO
@@ -16,7 +17,7 @@ from service.manifest import load_model_folder
 from service.predictor import Predictor
 
 PACKAGE = Path(service.__file__).parent
-FOLDER = PACKAGE / "models" / "nano-nwpu" / "2"
+FOLDER = PACKAGE / "models" / "nano-nwpu" / "3"
 DATA = PACKAGE.parent.parent / "shared" / "data" / "nwpu-vhr10"
 
 
@@ -39,8 +40,22 @@ def test_it_names_a_clean_commit_its_data_and_its_licence() -> None:
     assert len(manifest["data"]["citation"]) == 3
 
 
-def test_it_weighs_less_than_fifteen_megabytes() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 15e6
+def test_it_comes_from_the_checkpoint_that_ships() -> None:
+    weights = PACKAGE.parent / "training" / "checkpoints" / "nano-nwpu" / "model.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert load_model_folder(FOLDER).manifest.source.checkpoint_sha256 == digest
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_its_other_precisions_agree_with_fp32(precision: str) -> None:
+    loaded = load_model_folder(FOLDER, precision)
+    [agreement] = [one for one in loaded.parity.agreements if one.precision == precision]
+    assert agreement.passed
+    OnnxEngine(loaded).check_outputs()
+
+
+def test_it_weighs_less_than_twenty_five_megabytes() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 25e6
 
 
 def test_its_card_tells_the_classes_that_it_knows() -> None:
