@@ -4,10 +4,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
 from tqdm import tqdm
 
 from export.half import write_half
 from export.manifest import FP32, Calibration, GraphFiles, Precision
+from export.onnx_graph import check_graph
 from export.pictures import Canvas
 from export.quantization import quantize
 
@@ -28,10 +30,13 @@ def write_precision(
             files = GraphFiles(encoder="encoder.fp16.onnx", decoder="decoder.fp16.onnx")
             write_half(folder / FP32.encoder, folder / files.encoder)
             write_half(folder / FP32.decoder, folder / files.decoder)
+            for file in (files.encoder, files.decoder):
+                check_graph(file, onnx.load(folder / file))
             return files, None
         case "int8":
             files = GraphFiles(encoder="encoder.int8.onnx", decoder=FP32.decoder)
             report = quantize(folder / FP32.encoder, folder / FP32.decoder, folder / files.encoder, calibration)
+            check_graph(files.encoder, onnx.load(folder / files.encoder))
             tqdm.write(report.table())
             digest = hashlib.sha256(b"".join(canvas.tobytes() for canvas in calibration)).hexdigest()
             return files, Calibration(pictures=len(calibration), sha256=digest, kept_in_float=report.kept_in_float)
