@@ -166,7 +166,7 @@ def test_sessions_have_the_options_of_the_service(model_dir: Path, monkeypatch: 
     seen = []
     session = ort.InferenceSession
 
-    def spy(graph: Any, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+    def spy(graph: Any, options: ort.SessionOptions, providers: list[Any]) -> ort.InferenceSession:
         names = [name for name in dir(options) if name.islower() and not name.startswith("_")]
         values = {name: getattr(options, name) for name in names if not callable(getattr(options, name))}
         seen.append((values, options.get_session_config_entry("session.intra_op.allow_spinning"), providers))

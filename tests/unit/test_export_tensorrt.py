@@ -257,10 +257,14 @@ def test_interrupting_a_build_leaves_nothing(
     rtx: TensorRT, folder: Path, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tqdm, "update", lambda *_: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        build_engines(folder, manifest, "fp32", tmp_path, Profile.of(manifest, BATCH), library="tensorrt-rtx")
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build_engines(folder, manifest, "fp32", tmp_path, Profile.of(manifest, BATCH), library="tensorrt-rtx")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert not list(tmp_path.iterdir())
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_timings_of_another_gpu_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
