@@ -6,7 +6,6 @@ The library without a GPU is TensorRT-RTX, whose parser and builder need none. W
 import argparse
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -22,8 +21,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tqdm import tqdm
 
 import export.engines.build as building
-from export.engines.build import Built, build_engine, write_whole
-from export.engines.cache import EngineCache, EngineKey
+from engine_key import BUILT, KEY
+from export.engines.build import Built, build_engine
+from export.engines.cache import EngineCache
 from export.engines.command import BATCH, add_engines, build_engines, run_engines
 from export.engines.graph import for_tensorrt
 from export.engines.library import EngineError, EnginePrecision, TensorRT, load_tensorrt
@@ -40,17 +40,6 @@ from model.detector import Detector
 ROOT = Path(__file__).parents[2]
 SHIPPED = max((ROOT / "service" / "models").glob("*/*/model.json"), key=lambda path: int(path.parent.name)).parent
 SHIPPED_GRAPHS = sorted(path.name for role in ("encoder", "decoder") for path in SHIPPED.glob(f"{role}*.onnx"))
-KEY = EngineKey(
-    library="tensorrt",
-    version="10.13.3.9",
-    gpu="NVIDIA L4",
-    compute_capability="8.9",
-    graph="encoder.onnx",
-    graph_sha256="0" * 64,
-    precision="fp32",
-    shapes={"images": ((1, 3, 64, 64), (1, 3, 64, 64), (4, 3, 64, 64))},
-    workspace_mib=None,
-)
 ENCODER = """<ir_version: 10, opset_import: ["": 18]>
 encoder (uint8[B, 3, H, W] images) => (float[B, 3, h, w] density) {
     values = Cast <to: int = 1> (images)
@@ -74,7 +63,6 @@ decoder (
     column = Unsqueeze (known, last)
     boxes = Mul (reference_boxes, column)
 }"""
-BUILT = Built(b"an engine", seconds=1.0, host_peak_mib=100)
 
 
 @pytest.fixture(scope="module")
@@ -348,77 +336,6 @@ def test_no_shipped_graph_samples_by_tensorrt() -> None:
 def test_sampling_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'sampler' samples with .*nearest"):
         for_tensorrt(sampling(mode="nearest", padding_mode="zeros", align_corners=0))
-
-
-# The cache
-
-
-def test_an_engine_is_built_once(tmp_path: Path) -> None:
-    cache = EngineCache(tmp_path)
-    path, known = cache.get(KEY, lambda: BUILT)
-    again, known_again = cache.get(KEY, pytest.fail)
-    assert (path, known, known_again) == (again, False, True)
-    assert path.read_bytes() == b"an engine"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"gpu": "NVIDIA L40"},
-        {"compute_capability": "9.0"},
-        {"version": "10.14.1"},
-        {"library": "tensorrt-rtx"},
-        {"precision": "bf16"},
-        {"graph_sha256": "1" * 64},
-        {"shapes": {"images": ((1, 3, 64, 64), (1, 3, 64, 64), (8, 3, 64, 64))}},
-        {"workspace_mib": 512},
-    ],
-)
-def test_another_key_is_another_engine(tmp_path: Path, change: dict[str, Any]) -> None:
-    cache = EngineCache(tmp_path)
-    cache.put(KEY, BUILT)
-    assert cache.find(KEY.model_copy(update=change)) is None
-
-
-@pytest.mark.parametrize("content", [b"", b"an engin", b"an engine of somebody else"])
-def test_a_damaged_engine_is_built_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    cache = EngineCache(tmp_path)
-    path = cache.put(KEY, BUILT)
-    path.write_bytes(content)
-    assert cache.get(KEY, lambda: BUILT) == (path, False)
-    assert path.read_bytes() == b"an engine"
-    assert "built anew" in caplog.text
-
-
-@pytest.mark.parametrize("content", [None, b"", b"{", b"{}", b"[]"])
-def test_an_engine_with_a_damaged_description_is_built_anew(tmp_path: Path, content: bytes | None) -> None:
-    cache = EngineCache(tmp_path)
-    beside = cache.put(KEY, BUILT).with_suffix(".json")
-    beside.unlink() if content is None else beside.write_bytes(content)
-    assert cache.find(KEY) is None
-
-
-def test_an_engine_under_the_name_of_another_is_not_used(tmp_path: Path) -> None:
-    cache, other = EngineCache(tmp_path), KEY.model_copy(update={"gpu": "NVIDIA L40"})
-    path = cache.put(KEY, BUILT)
-    for ending in (".engine", ".json"):
-        path.with_suffix(ending).rename(tmp_path / f"{other.stem}{ending}")
-    assert cache.find(other) is None
-
-
-def test_engines_are_for_everybody_to_read(tmp_path: Path) -> None:
-    assert EngineCache(tmp_path).put(KEY, BUILT).stat().st_mode & 0o777 == 0o644
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    (tmp_path / "a.engine").write_bytes(b"old")
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="no space"):
-        write_whole(tmp_path / "a.engine", b"new")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
 # The command
