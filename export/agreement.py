@@ -49,6 +49,12 @@ LIMITS: dict[Precision, Tolerance] = {
 }
 
 
+EQUAL_PICTURES = 4
+"""In the batch whose rows must not differ."""
+RANKED = ("queries", "reference_boxes")
+"""Rows of these follow the ranking of proposals, so that rows of two graphs need not belong together."""
+
+
 class Agreement(Config):
     """How one precision in one runtime compares with the fp32 graphs in ONNX Runtime on the CPU."""
 
@@ -95,7 +101,7 @@ class _Tally:
         """Compare one picture."""
         images = canvas[None]  # (1, 3, S, S)
         expected, found = reference.encode(images), candidate.encode(images)
-        self._note({name: (expected[name], found[name]) for name in expected if name not in _RANKED})
+        self._note({name: (expected[name], found[name]) for name in expected if name not in RANKED})
         feed = reference.decoder_feed(expected)
         true, same_inputs = reference.decode(feed), candidate.decode(feed)
         self._note({"boxes": (true[0], same_inputs[0]), "scores": (true[1], same_inputs[1])})
@@ -140,11 +146,6 @@ class _Tally:
     def _note(self, pairs: Mapping[str, tuple[Array, Array]]) -> None:
         for name, (first, second) in pairs.items():
             self.outputs[name] = max(self.outputs.get(name, 0.0), difference(first, second))
-
-
-EQUAL_PICTURES = 4
-_RANKED = ("queries", "reference_boxes")
-"""Rows of these follow the ranking of proposals, so that rows of two graphs need not belong together."""
 
 
 def agree(

@@ -28,9 +28,8 @@ def write_precision(
     match precision:
         case "fp16":
             files = GraphFiles(encoder="encoder.fp16.onnx", decoder="decoder.fp16.onnx")
-            write_half(folder / FP32.encoder, folder / files.encoder)
-            write_half(folder / FP32.decoder, folder / files.decoder)
-            for file in (files.encoder, files.decoder):
+            for source, file in ((FP32.encoder, files.encoder), (FP32.decoder, files.decoder)):
+                write_half(folder / source, folder / file)
                 check_graph(file, onnx.load(folder / file))
             return files, None
         case "int8":

@@ -1,8 +1,8 @@
 """`python -m export verify`: proves the graphs that a service runs once more, on the machine that will run them.
 
 The fp32 graphs on the CPU are the measure; with `--checkpoint`, they are held against torch first, and so are the
-graphs for other people's tools. Every precision of
-the folder is compared on every runtime that is there: ONNX Runtime on the CPU and on CUDA, and TensorRT.
+graphs for other people's tools. Every precision of the folder is compared in ONNX Runtime on the CPU, on CUDA if it is
+there, and with `--engines` in TensorRT.
 """
 
 import argparse

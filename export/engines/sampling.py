@@ -82,7 +82,6 @@ Sample (values, grid) => (sampled) {
     sampled_shape = Concat <axis: int = 0> (n, c, grid_shape)
     sampled = Reshape (maps, sampled_shape)
 }"""
-
 """Values (N, C, H, W) in float32 at the places of a grid (N, P, Q, 2): (N, C, P, Q). A border of zeros stands for all
 that is outside, so a place beyond it is moved onto it."""
 
