@@ -179,7 +179,7 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_tried_again(tmp_path: 
 
 
 def test_a_run_is_given_its_seed_and_its_share_of_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)))
     ablate(write_grid(tmp_path), tmp_path / "out", jobs=3, seeds=[4], command=stub())
     recipe = Recipe.from_toml(tmp_path / "out" / "runs" / "deep-4" / "recipe.toml")
     assert (recipe.run.seed, recipe.run.threads, recipe.model.decoder.layers) == (4, 2, 6)

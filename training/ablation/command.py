@@ -77,7 +77,7 @@ def ablate(
         raise ValueError(f"{grid_path} has no variant {unknown[0]!r}; it has {names}")
     if jobs < 1:
         raise ValueError(f"{jobs} runs at a time finish nothing; the least is 1")
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     # Seed by seed: an interrupted grid has whole seeds rather than whole variants.
     runs = [
         Run(variant, seed, out / "runs" / f"{variant.name}-{seed}", threads)
