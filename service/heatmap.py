@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from service.analysis import HeatMaps
 from service.colormaps import Colormap, color_table
 from service.detections import Detections
 from service.letterbox import FloatArray, Letterbox
-from service.predictor import Analysis, HeatMaps
 
 Kind = Literal["mixed", "class", "bbox", "density", "mask"]
 CHANNELS: dict[Kind, int] = {"class": 0, "bbox": 1, "mixed": 2, "mask": 3}
@@ -103,13 +103,23 @@ def _resample(values: FloatArray, size: tuple[int, int], columns: float, rows: f
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=(0, 0, columns, rows)))
 
 
-def render_overlay(analysis: Analysis, layer: HeatLayer, opacity: float, colormap: Colormap) -> Image.Image:
+def shrink_to_view(image: Image.Image, side: int) -> Image.Image:
+    """The picture with no side longer than `side` pixels."""
+    scale = side / max(image.size)
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def render_overlay(
+    view: Image.Image, layer: HeatLayer, frame: Letterbox, opacity: float, colormap: Colormap
+) -> Image.Image:
     """The picture with its heat over it; colour fades in up to half heat, so that cold places stay clear."""
-    height, width = analysis.view.shape[:2]
-    heat = np.clip(place_on_picture(layer, analysis.frame, width, height) / layer.top, 0, 1)
+    heat = np.clip(place_on_picture(layer, frame, view.width, view.height) / layer.top, 0, 1)
     colors = color_table(colormap)[np.rint(heat * 255).astype(np.uint8)]  # (h, w) -> (h, w, 3)
     alpha = (opacity * np.minimum(1, 2 * heat))[..., None]
-    blended = analysis.view * (1 - alpha) + colors * alpha
+    blended = np.asarray(view) * (1 - alpha) + colors * alpha
     return Image.fromarray(np.rint(blended).astype(np.uint8))
 
 

@@ -66,6 +66,6 @@ def load_predictor(settings: Settings) -> Predictor:
     folder = load_model_folder(path, settings.precision, settings.provider)
     engine = OnnxEngine(folder, settings.provider, settings.threads)
     engine.check_outputs()
-    predictor = Predictor(folder, engine, settings.max_pixels, settings.view_side)
+    predictor = Predictor(folder, engine, settings.max_pixels)
     predictor.warm_up()
     return predictor

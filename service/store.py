@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
 
+from service.analysis import Analysis
 from service.errors import UnknownImageError
-from service.predictor import Analysis
 
 
 @dataclass(frozen=True)

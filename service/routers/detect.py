@@ -5,10 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from service.analysis import Analysis
 from service.dependencies import PredictorDep, RuntimeDep, UploadDep
 from service.detections import DetectionOptions, Detections
 from service.manifest import Manifest
-from service.predictor import Analysis, Predictor
+from service.predictor import Predictor
 from service.routers.classes import find_class
 from service.routers.problems import UPLOAD_PROBLEMS
 from service.schemas import DetectionItem, DetectQuery, DetectResponse, ModelName

@@ -6,6 +6,7 @@ from typing import Annotated
 import numpy as np
 from fastapi import APIRouter, Query, Response
 
+from service.analysis import Analysis
 from service.dependencies import PredictorDep, RuntimeDep, UploadDep
 from service.detections import DetectionOptions
 from service.errors import InvalidParameterError
@@ -17,13 +18,16 @@ from service.heatmap import (
     encode_image,
     render_overlay,
     select_layer,
+    shrink_to_view,
 )
+from service.imaging import decode_picture
 from service.letterbox import FloatArray
 from service.manifest import Manifest
-from service.predictor import Analysis, Predictor
+from service.predictor import Predictor
 from service.routers.classes import find_class
 from service.routers.problems import LOOKUP_PROBLEMS, UPLOAD_PROBLEMS
 from service.schemas import HeatmapQuery, HeatmapValues, StoredHeatmapQuery
+from service.settings import Settings
 from service.uploads import REQUEST_BODY
 
 router = APIRouter(tags=["heatmap"])
@@ -44,7 +48,7 @@ async def stored_heatmap(
     """The heat map of a picture that was sent before."""
     subject = choose_subject(predictor.manifest, query)
     analysis = runtime.store.get(predictor.sha256, query.image_id)
-    return await runtime.pool.run(lambda: _answer(predictor, analysis, subject, query))
+    return await runtime.pool.run(lambda: _answer(predictor, analysis, subject, query, runtime.settings))
 
 
 @router.post("/heatmap", response_class=Response, openapi_extra=REQUEST_BODY, responses={**_DRAWN, **UPLOAD_PROBLEMS})
@@ -56,7 +60,7 @@ async def heatmap(
 
     def work() -> tuple[Analysis, Response]:
         analysis = predictor.analyse(data)
-        return analysis, _answer(predictor, analysis, subject, query)
+        return analysis, _answer(predictor, analysis, subject, query, runtime.settings)
 
     analysis, response = await runtime.pool.run(work)
     runtime.store.put(predictor.sha256, analysis)
@@ -80,7 +84,11 @@ def choose_subject(manifest: Manifest, query: HeatmapQuery) -> tuple[Kind, int |
 
 
 def _answer(
-    predictor: Predictor, analysis: Analysis, subject: tuple[Kind, int | None], query: HeatmapQuery
+    predictor: Predictor,
+    analysis: Analysis,
+    subject: tuple[Kind, int | None],
+    query: HeatmapQuery,
+    settings: Settings,
 ) -> Response:
     manifest = predictor.manifest
     kind, class_id = subject
@@ -93,7 +101,9 @@ def _answer(
             headers["X-Heatmap-Affine"] = ",".join(f"{number:.9g}" for number in layer.affine(analysis.frame))
             return Response(_npy(layer.cut_to(analysis.frame)), media_type="application/x-npy", headers=headers)
         case "png" | "webp":
-            image = render_overlay(analysis, layer, query.opacity, query.colormap)
+            picture = decode_picture(analysis.upload, settings.max_pixels, manifest.input.pad_value).image
+            view = shrink_to_view(picture, settings.view_side)
+            image = render_overlay(view, layer, analysis.frame, query.opacity, query.colormap)
             if query.boxes:
                 found = analysis.detections(DetectionOptions.from_manifest(manifest))
                 draw_boxes(image, found, manifest.classes, analysis.frame)

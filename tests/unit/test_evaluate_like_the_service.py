@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export import manifest
+from service.analysis import Analysis, HeatMaps
 from service.detections import DetectionOptions
 from service.detections import select_detections as select_in_service
 from service.letterbox import Letterbox
-from service.predictor import Analysis, HeatMaps
 from training.data import canvas
 from training.data.canvas import boxes_to_picture, letterbox
 from training.evaluation.evaluate import picture_detections, select_detections
@@ -63,8 +63,7 @@ def test_boxes_in_the_padding_are_dropped_and_the_rest_clipped_as_in_the_service
 def analysis(frame: Letterbox, boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Analysis:
     """What the service would hold of a picture for which the model said this."""
     nothing = HeatMaps(np.zeros((1, 1), np.float32), (), ())
-    view = np.zeros((1, 1, 3), np.uint8)
-    return Analysis("", view, frame, 0.0, len(boxes), boxes, scores, nothing, (), {})
+    return Analysis("", b"", frame, 0.0, len(boxes), boxes, scores, nothing, (), {})
 
 
 def test_a_box_that_lies_wholly_in_the_padding_takes_no_place_in_the_list() -> None:

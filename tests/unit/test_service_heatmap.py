@@ -5,10 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from service.analysis import HeatMaps
 from service.colormaps import Colormap, color_table
 from service.heatmap import HeatLayer, Kind, combine_levels, place_on_picture, select_layer
 from service.letterbox import Letterbox
-from service.predictor import HeatMaps
 
 SIZES = [(640, 640), (958, 808), (1728, 1028), (333, 1001), (1001, 333), (317, 211), (97, 63)]
 

@@ -6,11 +6,12 @@ import threading
 import numpy as np
 import pytest
 
+from service.analysis import Analysis, HeatMaps
 from service.detections import DetectionOptions
 from service.errors import DeadlineError, EngineError, QueueFullError
 from service.letterbox import Letterbox
 from service.manifest import QuerySpec
-from service.predictor import Analysis, HeatMaps, query_counts
+from service.predictor import query_counts
 from service.work_pool import WorkPool
 
 SPEC = QuerySpec(k_min=100, k_max=600, t=3.0)
@@ -39,7 +40,7 @@ def test_a_count_that_is_no_number_is_an_error_of_the_engine(count: float) -> No
 def test_a_box_in_the_padding_takes_no_place_in_the_list() -> None:
     analysis = Analysis(
         image_id="",
-        view=np.zeros((1, 1, 3), dtype=np.uint8),
+        upload=b"",
         frame=Letterbox.fit(200, 100, 100),  # the lower half of the canvas is padding
         estimated_count=2.0,
         query_count=2,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from service.analysis import Analysis, HeatMaps
 from service.errors import UnknownImageError
 from service.letterbox import Letterbox
-from service.predictor import Analysis, HeatMaps
 from service.store import HeatStore
 
 
@@ -23,7 +23,7 @@ def analysis(image_id: str, size: int = 1000) -> Analysis:
     empty = np.zeros((0, 4), dtype=np.float32)
     return Analysis(
         image_id=image_id,
-        view=np.zeros((1, size, 1), dtype=np.uint8),
+        upload=bytes(size),
         frame=Letterbox.fit(1, 1, 32),
         estimated_count=0.0,
         query_count=0,

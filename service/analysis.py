@@ -1,0 +1,73 @@
+"""What one run of the model says of one picture, kept so that a heat map can be drawn of it later."""
+
+from dataclasses import dataclass
+
+from service.detections import DetectionOptions, Detections, select_detections
+from service.engines.base import Encoded
+from service.letterbox import FloatArray, Letterbox
+
+
+@dataclass(frozen=True)
+class HeatMaps:
+    """Heat of one picture on the canvas's cells; see `Encoded` for the meaning of the maps.
+
+    Attributes:
+        density: (h_0, w_0).
+        class_heat: L x (C, h, w).
+        heat: L x (4, h, w); channels class, bbox, mixed, mask.
+    """
+
+    density: FloatArray
+    class_heat: tuple[FloatArray, ...]
+    heat: tuple[FloatArray, ...]
+
+    @classmethod
+    def of_row(cls, encoded: Encoded, row: int) -> "HeatMaps":
+        """Take one picture out of a batch."""
+        return cls(
+            encoded.density[row, 0].copy(),
+            tuple(level[row].copy() for level in encoded.class_heat),
+            tuple(level[row].copy() for level in encoded.heat),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return self.density.nbytes + sum(level.nbytes for level in (*self.class_heat, *self.heat))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that one run of the model says of one picture, before any threshold.
+
+    Attributes:
+        image_id: first 32 hex digits of the sha256 of the uploaded bytes.
+        upload: those bytes, from which a heat map is drawn later.
+        frame: where the picture lies on the canvas.
+        boxes: (K, 4) xyxy in canvas pixels.
+        scores: (K, C).
+        timing_ms: milliseconds by step.
+    """
+
+    image_id: str
+    upload: bytes
+    frame: Letterbox
+    estimated_count: float
+    query_count: int
+    boxes: FloatArray
+    scores: FloatArray
+    maps: HeatMaps
+    notes: tuple[str, ...]
+    timing_ms: dict[str, float]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return len(self.upload) + self.boxes.nbytes + self.scores.nbytes + self.maps.nbytes
+
+    def detections(self, options: DetectionOptions) -> Detections:
+        """Detections in picture pixels; boxes that lie wholly in the padding are dropped and take no place."""
+        boxes = self.frame.boxes_to_picture(self.boxes)
+        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        found = select_detections(self.boxes[inside], self.scores[inside], options)
+        return Detections(self.frame.boxes_to_picture(found.boxes), found.scores, found.labels)
