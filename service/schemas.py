@@ -1,6 +1,7 @@
 """What goes over the wire, with examples for /docs."""
 
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +11,7 @@ from service.manifest import CalibrationSpec, DataSpec, InputSpec, PostprocessSp
 from service.predictor import Predictor
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Format = Literal["json", "geojson", "coco", "supervision", "labelstudio", "yolo"]
 MAX_DETECTIONS = 1500  # AI-TOD's longest list; no picture of that set has more objects
 
 
@@ -30,6 +32,11 @@ class DetectQuery(BaseModel):
         None,
         description="Only these classes; repeat the parameter or separate by commas.",
         examples=[["airplane"]],
+    )
+    format: Format = Field(
+        "json",
+        description="json is the whole answer; the others are the same boxes for GIS (geojson), COCO tools, "
+        "supervision.Detections, Label Studio's import, and YOLO's text lines with scores.",
     )
 
 
@@ -76,6 +83,10 @@ class ModelName(BaseModel):
     def of(cls, predictor: Predictor) -> "ModelName":
         """Name the model of a predictor."""
         return cls(name=predictor.manifest.name, version=predictor.manifest.version, sha256=predictor.sha256)
+
+    def headers(self) -> dict[str, str]:
+        """The same in headers, for answers without room for it; folder names may hold more than headers can."""
+        return {"X-Model": f"{quote(self.name)}/{quote(self.version)}", "X-Model-SHA256": self.sha256}
 
 
 class DetectionItem(BaseModel):

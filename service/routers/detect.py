@@ -3,11 +3,12 @@
 from time import perf_counter
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from service.analysis import Analysis
 from service.dependencies import PredictorDep, RuntimeDep, UploadDep
 from service.detections import DetectionOptions, Detections
+from service.formats import write_answer
 from service.manifest import Manifest
 from service.predictor import Predictor
 from service.routers.classes import find_class
@@ -18,17 +19,20 @@ from service.uploads import REQUEST_BODY
 router = APIRouter(tags=["detect"])
 
 
-@router.post("/detect", openapi_extra=REQUEST_BODY, responses=UPLOAD_PROBLEMS)
+@router.post("/detect", response_model=DetectResponse, openapi_extra=REQUEST_BODY, responses=UPLOAD_PROBLEMS)
 async def detect(
     query: Annotated[DetectQuery, Query()], data: UploadDep, predictor: PredictorDep, runtime: RuntimeDep
-) -> DetectResponse:
+) -> Response:
     """Find the objects in one picture: a form with a part `file`, or the bytes with an `image/*` type."""
     classes = None if query.classes is None else find_classes(predictor.manifest, query.classes)
     options = DetectionOptions.from_manifest(predictor.manifest, query.threshold, query.max_detections, classes)
     arrived = perf_counter()
     analysis, found, timing = await runtime.pool.run(lambda: _work(predictor, data, options, arrived))
     runtime.store.put(predictor.sha256, analysis)
-    return _response(predictor, analysis, found, timing)
+    answer = _response(predictor, analysis, found, timing)
+    body, media_type = write_answer(answer, predictor.manifest.classes, query.format)
+    headers = {"X-Image-ID": answer.image_id, **answer.model.headers()}
+    return Response(body, media_type=media_type, headers=headers)
 
 
 def find_classes(manifest: Manifest, wanted: list[str]) -> set[int]:

@@ -26,7 +26,7 @@ from service.manifest import Manifest
 from service.predictor import Predictor
 from service.routers.classes import find_class
 from service.routers.problems import LOOKUP_PROBLEMS, UPLOAD_PROBLEMS
-from service.schemas import HeatmapQuery, HeatmapValues, StoredHeatmapQuery
+from service.schemas import HeatmapQuery, HeatmapValues, ModelName, StoredHeatmapQuery
 from service.settings import Settings
 from service.uploads import REQUEST_BODY
 
@@ -93,7 +93,7 @@ def _answer(
     manifest = predictor.manifest
     kind, class_id = subject
     layer = select_layer(analysis.maps, manifest.strides, kind, query.level, class_id, query.class_name or "")
-    headers = {"X-Image-ID": analysis.image_id}
+    headers = {"X-Image-ID": analysis.image_id, **ModelName.of(predictor).headers()}
     match query.format:
         case "json":
             return Response(_values(analysis, layer).model_dump_json(), media_type="application/json", headers=headers)
