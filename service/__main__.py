@@ -1,23 +1,17 @@
 """`python -m service serve` and `python -m service check MODEL_DIR`."""
 
 import argparse
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
 from pydantic import ValidationError
 
-from service.app import create_app
 from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.errors import ServiceError
-from service.imaging import silence_pillow_warnings
 from service.manifest import ModelFolderError, load_model_folder
-from service.predictor import Predictor
+from service.server import serve
 from service.settings import Settings
-
-GRACE_SECONDS = 30  # for calls in flight when a stop signal comes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,29 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # uvicorn has shut down in order and raises it again
         return 130
     return 0
-
-
-def serve(settings: Settings) -> None:
-    """Serve until a signal comes; calls that are being worked on are finished first."""
-    silence_pillow_warnings()
-    listener = listen(settings.host, settings.port)  # so that port 0 is known before the app says where it is
-    host, port = listener.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    app = create_app(settings, on_ready=lambda predictor: print(_welcome(address, predictor), flush=True))
-    config = uvicorn.Config(app, server_header=False, timeout_graceful_shutdown=GRACE_SECONDS)
-    uvicorn.Server(config).run(sockets=[listener])
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket; port 0 takes a free one.
-
-    Answers leave at once: without TCP_NODELAY, which asyncio sets only on sockets that it opens itself, the
-    body of an answer waits for the client's acknowledgement of its head, 40 ms on Linux.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # accepted connections inherit it
-    return listener
 
 
 def check(folder: Path) -> int:
@@ -91,18 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     checking = commands.add_parser("check", help="verify one model folder")
     checking.add_argument("model_dir", type=Path, help="<models>/<name>/<version>")
     return parser
-
-
-def _welcome(address: str, predictor: Predictor) -> str:
-    manifest = predictor.manifest
-    return f"""
-heatquery is ready: {manifest.name}/{manifest.version} on {predictor.engine.provider}
-Try, with a picture of your own:
-  curl -F file=@picture.jpg {address}/detect
-  curl -F file=@picture.jpg '{address}/heatmap?boxes=true' -o heatmap.png
-  curl '{address}/heatmap?image_id=<image_id of /detect>&kind=density' -o density.png
-Every call, with a form to try it: {address}/docs
-"""
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ class UndecodableImageError(ServiceError):
     """The bytes claim to be a picture but cannot be read as one."""
 
 
+class MalformedRequestError(ServiceError):
+    """The bytes on the connection are not HTTP."""
+
+
 class MalformedBodyError(ServiceError):
     """The request body breaks its own format, for example a multipart body without a boundary."""
 
@@ -35,6 +39,10 @@ class UnknownImageError(ServiceError):
 
 class UnknownModelError(ServiceError):
     """No loaded model has this name."""
+
+
+class SlowHeadError(ServiceError):
+    """The request line and headers did not arrive in time."""
 
 
 class SlowBodyError(ServiceError):
@@ -55,6 +63,14 @@ class UnsupportedTypeError(ServiceError):
 
 class InvalidParameterError(ServiceError):
     """A parameter is well formed but means nothing here, for example an unknown class."""
+
+
+class HeadTooLargeError(ServiceError):
+    """The request line and headers are over the byte limit."""
+
+
+class TooManyConnectionsError(ServiceError):
+    """As many connections as allowed are already open."""
 
 
 class QueueFullError(ServiceError):
@@ -88,9 +104,11 @@ class Problem(NamedTuple):
 
 PROBLEMS: dict[type[ServiceError], Problem] = {
     UndecodableImageError: Problem(400, "undecodable-image", "The image cannot be decoded"),
+    MalformedRequestError: Problem(400, "malformed-request", "Not a valid HTTP request", {"Connection": "close"}),
     MalformedBodyError: Problem(400, "malformed-body", "The request body cannot be read"),
     UnknownImageError: Problem(404, "unknown-image", "No such image"),
     UnknownModelError: Problem(404, "unknown-model", "No such model"),
+    SlowHeadError: Problem(408, "slow-head", "The request head came too slowly", {"Connection": "close"}),
     SlowBodyError: Problem(408, "slow-body", "The request body came too slowly", {"Connection": "close"}),
     BodyTooLargeError: Problem(413, "body-too-large", "The request body is too large", {"Connection": "close"}),
     PictureTooLargeError: Problem(413, "picture-too-large", "The picture has too many pixels"),
@@ -99,8 +117,12 @@ PROBLEMS: dict[type[ServiceError], Problem] = {
     ),
     InvalidParameterError: Problem(422, "invalid-parameter", "A parameter is not valid"),
     QueueFullError: Problem(429, "queue-full", "Too many calls are waiting", {"Retry-After": "1"}),
+    HeadTooLargeError: Problem(431, "head-too-large", "The request head is too large", {"Connection": "close"}),
     EngineError: Problem(500, "engine-failed", "The model failed"),
     NotReadyError: Problem(503, "not-ready", "The service is not ready", {"Retry-After": "5"}),
+    TooManyConnectionsError: Problem(
+        503, "too-many-connections", "Too many connections are open", {"Connection": "close", "Retry-After": "1"}
+    ),
     OutOfMemoryError: Problem(503, "out-of-memory", "Out of memory", {"Retry-After": "1"}),
     DeadlineError: Problem(504, "deadline", "The call took too long"),
 }

@@ -52,6 +52,13 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="Longest wait plus work of one call; beyond it 504."
     )
     body_seconds: float = Field(default=20.0, gt=0, description="Longest time a request body may take to arrive.")
+    header_seconds: float = Field(default=10.0, gt=0, description="Longest time a request head may take to arrive.")
+    reader_seconds: float = Field(
+        default=30.0, ge=1, description="Longest time a client may leave an answer unread before its connection closes."
+    )
+    connections: int = Field(
+        default=512, ge=1, description="Open connections of one process; a further one gets 503 and is closed."
+    )
     heat_store_bytes: int = Field(
         default=128 * 1024**2, ge=0, description="Memory for results that GET /heatmap can still draw."
     )

@@ -22,8 +22,8 @@ import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from service.__main__ import listen
 from service.app import create_app
+from service.server import listen, uvicorn_config
 from service.settings import Settings
 
 SIDE, STRIDES, CLASSES = 160, (8, 16, 32), ("red square", "blue square")
@@ -238,8 +238,9 @@ class RunningService:
 
     @classmethod
     def start(cls, settings: Settings) -> "RunningService":
-        listener = listen("127.0.0.1", 0)
-        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="critical"))
+        settings = settings.model_copy(update={"host": "127.0.0.1", "port": 0})
+        listener = listen(settings)
+        server = uvicorn.Server(uvicorn_config(create_app(settings), settings, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30)

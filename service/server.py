@@ -1,0 +1,183 @@
+"""How the service listens: uvicorn, with connections that nobody can hold for nothing.
+
+uvicorn closes a connection that is idle between two requests. It waits for ever for the rest of a head or of a body
+that nobody reads, has no limit on the size of a head, and keeps an answer for ever that its client does not read.
+"""
+
+import asyncio
+import socket
+from typing import ClassVar, NamedTuple
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.app import create_app
+from service.errors import (
+    HeadTooLargeError,
+    MalformedRequestError,
+    ServiceError,
+    SlowHeadError,
+    TooManyConnectionsError,
+    service_error_response,
+)
+from service.imaging import silence_pillow_warnings
+from service.predictor import Predictor
+from service.settings import Settings
+
+GRACE_SECONDS = 30  # for calls in flight when a stop signal comes
+MAX_HEAD_BYTES = 64 * 1024
+MAX_PIPELINED = 16  # requests that wait on one connection; a single read can hold thousands
+_BODY_MARGIN_SECONDS = 5.0  # the app answers a slow body itself, at its own deadline
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal comes; calls that are being worked on are finished first."""
+    silence_pillow_warnings()
+    listener = listen(settings)  # so that port 0 is known before the app says where it is
+    host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    app = create_app(settings, on_ready=lambda predictor: print(_welcome(address, predictor), flush=True))
+    uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Open the listening socket; port 0 takes a free one. Accepted connections inherit both options.
+
+    Answers leave at once: without TCP_NODELAY, which asyncio sets only on sockets that it opens itself, the
+    body of an answer waits for the client's acknowledgement of its head, 40 ms on Linux.
+
+    The kernel drops a connection whose client takes no byte of what waits for it within TCP_USER_TIMEOUT.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.create_server((settings.host, settings.port), family=family)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.reader_seconds * 1000))
+    return listener
+
+
+def uvicorn_config(app: ASGIApp, settings: Settings, log_level: str | None = None) -> uvicorn.Config:
+    """Everything about uvicorn that the service decides, for one process."""
+    limits = ConnectionLimits(settings.header_seconds, settings.body_seconds, settings.connections)
+
+    class LimitedProtocol(GuardedProtocol):
+        """uvicorn takes a class."""
+
+    LimitedProtocol.limits = limits
+    return uvicorn.Config(
+        app,
+        http=LimitedProtocol,
+        loop="uvloop",
+        ws="none",
+        log_level=log_level,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+class ConnectionLimits(NamedTuple):
+    """What one connection may take."""
+
+    head_seconds: float
+    body_seconds: float
+    connections: int
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection, with deadlines for the arrival of head and body, and bounds on all that uvicorn keeps of it.
+
+    `_deadline` runs while bytes of a request are owed: from the connection or the first byte on to the end of the
+    head, then to the end of the body.
+    """
+
+    limits: ClassVar[ConnectionLimits]
+    _deadline: asyncio.TimerHandle | None = None
+    _in_head = False
+    _head_bytes = 0
+    _refusal: ServiceError | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # as uvicorn's
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            limit = f"{self.limits.connections:,} connections are open (HEATQUERY_CONNECTIONS)"
+            self._refuse(TooManyConnectionsError(limit))
+        else:
+            self._expect(self.limits.head_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect(self.limits.head_seconds)  # any byte ends uvicorn's own wait between requests
+        was_in_head = self._in_head
+        super().data_received(data)
+        if was_in_head and self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(_head_too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        if self._deadline is None:
+            self._expect(self.limits.head_seconds)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._expect(self.limits.body_seconds + _BODY_MARGIN_SECONDS)
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refusal = _head_too_large()
+            raise ValueError("head too large")  # the parser stops, and uvicorn calls send_400_response
+        super().on_headers_complete()
+        if len(self.pipeline) > MAX_PIPELINED:
+            self.transport.abort()
+
+    def on_message_complete(self) -> None:
+        self._expect(None)
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._refusal or MalformedRequestError("the server cannot parse it"))
+
+    def _expect(self, seconds: float | None) -> None:
+        """Restart the clock for bytes that are owed; None: none are."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self._too_slow)
+
+    def _too_slow(self) -> None:
+        if self._in_head:
+            self._refuse(SlowHeadError(f"not complete after {self.limits.head_seconds:g} s (HEATQUERY_HEADER_SECONDS)"))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer outside of the app, unless an answer is already on its way, and close."""
+        answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if not answering and not self.transport.is_closing():
+            self.transport.write(_on_the_wire(error))
+        self.transport.close()
+
+
+def _head_too_large() -> HeadTooLargeError:
+    return HeadTooLargeError(f"request line and headers are over {MAX_HEAD_BYTES:,} bytes")
+
+
+def _on_the_wire(error: ServiceError) -> bytes:
+    response = service_error_response(error)
+    lines = [f"HTTP/1.1 {response.status_code} ".encode(), *(b": ".join(header) for header in response.raw_headers)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body)
+
+
+def _welcome(address: str, predictor: Predictor) -> str:
+    manifest = predictor.manifest
+    return f"""
+heatquery is ready: {manifest.name}/{manifest.version} on {predictor.engine.provider}
+Try, with a picture of your own:
+  curl -F file=@picture.jpg {address}/detect
+  curl -F file=@picture.jpg '{address}/heatmap?boxes=true' -o heatmap.png
+  curl '{address}/heatmap?image_id=<image_id of /detect>&kind=density' -o density.png
+Every call, with a form to try it: {address}/docs
+"""
