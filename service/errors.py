@@ -147,10 +147,10 @@ def problem_response(
     return JSONResponse(body, status, dict(headers or {}), media_type=PROBLEM_TYPE)
 
 
-def service_error_response(error: ServiceError) -> JSONResponse:
-    """Answer an error as its row of `PROBLEMS` says."""
+def service_error_response(error: ServiceError, /, **members: object) -> JSONResponse:
+    """Answer an error as its row of `PROBLEMS` says; `members` are extension members."""
     problem = _problem_of(error)
-    return problem_response(problem.status, problem.code, problem.title, str(error), problem.headers)
+    return problem_response(problem.status, problem.code, problem.title, str(error), problem.headers, **members)
 
 
 def _problem_of(error: ServiceError) -> Problem:
@@ -161,7 +161,8 @@ async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
     if _problem_of(error).status >= 500 and not isinstance(error, NotReadyError):  # why not ready is logged once
         _log_failure(request, error)
-    return service_error_response(error)
+    members = {"error": str(error)} if request.url.path.startswith("/v2/") else {}  # as the inference protocol wants
+    return service_error_response(error, **members)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:

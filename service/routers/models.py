@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from service.dependencies import PredictorDep, RuntimeDep
 from service.errors import UnknownModelError
+from service.manifest import Manifest
 from service.routers.problems import MODEL_PROBLEMS
 from service.schemas import ModelInfo
 
@@ -19,6 +20,17 @@ async def list_models(runtime: RuntimeDep) -> list[ModelInfo]:
 @router.get("/models/{name}", responses=MODEL_PROBLEMS)
 async def get_model(name: str, predictor: PredictorDep) -> ModelInfo:
     """One loaded model."""
-    if name != predictor.manifest.name:
-        raise UnknownModelError(f"no model {name[:80]!r} is loaded; there is {predictor.manifest.name!r}")
+    require_model(predictor.manifest, name)
     return ModelInfo.of(predictor)
+
+
+def require_model(manifest: Manifest, name: str, version: str | None = None) -> None:
+    """Check that the model of this name, and of this version if one is named, is the one that is loaded.
+
+    Raises:
+        UnknownModelError: it is not.
+    """
+    if name != manifest.name or version not in (None, manifest.version):
+        wanted = name if version is None else f"{name}/{version}"
+        loaded = f"{manifest.name}/{manifest.version}"
+        raise UnknownModelError(f"no model {wanted[:80]!r} is loaded; there is {loaded!r}")
