@@ -11,7 +11,7 @@ from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.errors import ServiceError
 from service.manifest import ModelFolderError, load_model_folder
 from service.server import serve
-from service.settings import Settings
+from service.settings import Settings, is_secret
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         for item in error.errors():
-            name = "_".join(str(part) for part in item["loc"]).upper()
-            print(f"HEATQUERY_{name}: {item['msg']} (got {item['input']!r})", file=sys.stderr)
+            name = "_".join(str(part) for part in item["loc"])
+            got = "" if is_secret(name) else f" (got {item['input']!r})"
+            print(f"HEATQUERY_{name.upper()}: {item['msg']}{got}", file=sys.stderr)
         return 2
     try:
         serve(settings)

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.detections import DetectionOptions, Detections, select_detections
 from service.engines.base import Encoded
 from service.letterbox import FloatArray, Letterbox
+
+HalfArray = NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -15,19 +20,22 @@ class HeatMaps:
         density: (h_0, w_0).
         class_heat: L x (C, h, w).
         heat: L x (4, h, w); channels class, bbox, mixed, mask.
+
+    Heat lies in [0, 1] and is kept in half precision, which is finer than any colour; the density is not, because it
+    sums to the count.
     """
 
     density: FloatArray
-    class_heat: tuple[FloatArray, ...]
-    heat: tuple[FloatArray, ...]
+    class_heat: tuple[HalfArray, ...]
+    heat: tuple[HalfArray, ...]
 
     @classmethod
     def of_row(cls, encoded: Encoded, row: int) -> "HeatMaps":
         """Take one picture out of a batch."""
         return cls(
             encoded.density[row, 0].copy(),
-            tuple(level[row].copy() for level in encoded.class_heat),
-            tuple(level[row].copy() for level in encoded.heat),
+            tuple(level[row].astype(np.float16) for level in encoded.class_heat),
+            tuple(level[row].astype(np.float16) for level in encoded.heat),
         )
 
     @property

@@ -30,9 +30,11 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(runtime.load())
+        await runtime.store.check()
         yield
         loading.cancel()
         runtime.pool.close()
+        await runtime.store.close()
 
     app = FastAPI(title="heatquery", description=DESCRIPTION, version="1", lifespan=lifespan)
     app.state.runtime = runtime

@@ -81,6 +81,10 @@ class NotReadyError(ServiceError):
     """The model is still loading, or could not be loaded."""
 
 
+class StoreUnavailableError(ServiceError):
+    """The store of results cannot be asked now; the log says why, once."""
+
+
 class OutOfMemoryError(ServiceError):
     """Memory ran out while this call was worked on; the next call may succeed."""
 
@@ -123,6 +127,7 @@ PROBLEMS: dict[type[ServiceError], Problem] = {
     TooManyConnectionsError: Problem(
         503, "too-many-connections", "Too many connections are open", {"Connection": "close", "Retry-After": "1"}
     ),
+    StoreUnavailableError: Problem(503, "store-unavailable", "The store cannot be asked", {"Retry-After": "1"}),
     OutOfMemoryError: Problem(503, "out-of-memory", "Out of memory", {"Retry-After": "1"}),
     DeadlineError: Problem(504, "deadline", "The call took too long"),
 }
@@ -159,7 +164,8 @@ def _problem_of(error: ServiceError) -> Problem:
 
 async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
-    if _problem_of(error).status >= 500 and not isinstance(error, NotReadyError):  # why not ready is logged once
+    logged_once = isinstance(error, NotReadyError | StoreUnavailableError)  # where the cause was met
+    if _problem_of(error).status >= 500 and not logged_once:
         _log_failure(request, error)
     members = {"error": str(error)} if request.url.path.startswith("/v2/") else {}  # as the inference protocol wants
     return service_error_response(error, **members)

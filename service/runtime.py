@@ -10,7 +10,7 @@ from service.errors import NotReadyError, ServiceError
 from service.manifest import ModelFolderError, find_model_folder, load_model_folder
 from service.predictor import Predictor
 from service.settings import Settings
-from service.store import HeatStore
+from service.store import open_store
 from service.work_pool import WorkPool
 
 Status = Literal["loading", "ready", "failed"]
@@ -23,7 +23,7 @@ class Runtime:
     def __init__(self, settings: Settings, on_ready: Callable[[Predictor], None] | None = None) -> None:
         self.settings = settings
         self.pool = WorkPool(settings.workers, settings.queue, settings.deadline_seconds)
-        self.store = HeatStore(settings.heat_store_bytes, settings.heat_ttl_seconds)
+        self.store = open_store(settings)
         self.status: Status = "loading"
         self.reason = "the model is loading"
         self._on_ready = on_ready

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # Pillow itself refuses a picture above twice its own limit, so a higher gate would promise too much.
@@ -59,8 +60,43 @@ class Settings(BaseSettings):
     connections: int = Field(
         default=512, ge=1, description="Open connections of one process; a further one gets 503 and is closed."
     )
+    store: SecretStr = Field(
+        default=SecretStr("memory"),
+        description="Where results for GET /heatmap are kept: memory (of this process), or a Redis that all replicas "
+        "share, as redis://, rediss:// (TLS) or unix:// with user, password and database as redis-py takes them.",
+    )
     heat_store_bytes: int = Field(
-        default=128 * 1024**2, ge=0, description="Memory for results that GET /heatmap can still draw."
+        default=128 * 1024**2,
+        ge=0,
+        description="Memory for results that GET /heatmap can still draw; in Redis the largest result.",
     )
     heat_ttl_seconds: float = Field(default=600.0, gt=0, description="How long such a result is kept.")
     view_side: int = Field(default=1280, ge=64, le=8192, description="Longest side in pixels of a drawn heat map.")
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, store: SecretStr) -> SecretStr:
+        """Refuse an address that means nothing, without repeating it: it may hold a password."""
+        if not _is_store(store.get_secret_value()):
+            raise ValueError("must be memory, or redis://HOST, rediss://HOST or unix:///PATH with what redis-py takes")
+        return store
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of this setting must never be shown."""
+    return name in Settings.model_fields and Settings.model_fields[name].annotation is SecretStr
+
+
+def _is_store(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port  # both fail on what is no address
+    except ValueError:
+        return False
+    match url.scheme:
+        case "redis" | "rediss":
+            return bool(host)
+        case "unix":
+            return len(url.path) > 1
+        case _:
+            return text == "memory"

@@ -11,7 +11,7 @@ from model.config import DetectorConfig, HybridEncoderConfig, PlainBackboneConfi
 from model.detector import Detector
 from training.data.samples import Targets
 
-pytest_plugins = ["toy_service"]  # fixtures that the tests of the contract and of the page share
+pytest_plugins = ["redis_server", "toy_service"]  # fixtures that the tests of the contract and of the page share
 
 TINY = DetectorConfig(
     classes=("plane", "ship", "tank"),

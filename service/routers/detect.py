@@ -28,7 +28,7 @@ async def detect(
     options = DetectionOptions.from_manifest(predictor.manifest, query.threshold, query.max_detections, classes)
     arrived = perf_counter()
     analysis, found, timing = await runtime.pool.run(lambda: _work(predictor, data, options, arrived))
-    runtime.store.put(predictor.sha256, analysis)
+    await runtime.store.put(predictor.sha256, analysis)
     answer = _response(predictor, analysis, found, timing)
     body, media_type = write_answer(answer, predictor.manifest.classes, query.format)
     headers = {"X-Image-ID": answer.image_id, **answer.model.headers()}

@@ -47,7 +47,7 @@ async def stored_heatmap(
 ) -> Response:
     """The heat map of a picture that was sent before."""
     subject = choose_subject(predictor.manifest, query)
-    analysis = runtime.store.get(predictor.sha256, query.image_id)
+    analysis = await runtime.store.get(predictor.sha256, query.image_id)
     return await runtime.pool.run(lambda: _answer(predictor, analysis, subject, query, runtime.settings))
 
 
@@ -63,7 +63,7 @@ async def heatmap(
         return analysis, _answer(predictor, analysis, subject, query, runtime.settings)
 
     analysis, response = await runtime.pool.run(work)
-    runtime.store.put(predictor.sha256, analysis)
+    await runtime.store.put(predictor.sha256, analysis)
     return response
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from service.__main__ import main
 from service.errors import PROBLEMS, ServiceError
@@ -34,6 +34,8 @@ def test_env_example_gives_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
         default = getattr(defaults, name.removeprefix("HEATQUERY_").lower())
         if isinstance(default, Path):
             assert default == ROOT / value
+        elif isinstance(default, SecretStr):
+            assert default.get_secret_value() == value, name
         elif default is not None:
             assert str(default) == value, name
 
@@ -64,6 +66,39 @@ def test_the_command_line_names_a_wrong_setting(
     monkeypatch.setenv("HEATQUERY_QUEUE", "many")
     assert main(["serve"]) == 2
     assert "HEATQUERY_QUEUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "memory",
+        "redis://localhost",
+        "redis://:word@localhost:6379/1",
+        "rediss://user:word@cache:6380/0?ssl_cert_reqs=required",
+        "unix:///run/redis.sock?db=1",
+        "unix://user:word@/run/redis.sock",
+    ],
+)
+def test_a_known_store_is_taken(store: str) -> None:
+    assert Settings(store=SecretStr(store)).store.get_secret_value() == store
+
+
+@pytest.mark.parametrize(
+    "store",
+    ["", "Memory", "redis://", "redis:/host", "redis://:wo/rd@host", "http://:word@host", "unix://", "unix://word"],
+)
+def test_an_unknown_store_is_refused_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: str
+) -> None:
+    monkeypatch.setenv("HEATQUERY_STORE", store)
+    assert main(["serve"]) == 2
+    message = capsys.readouterr().err
+    assert "HEATQUERY_STORE" in message
+    assert "word" not in message
+
+
+def test_the_settings_do_not_show_a_password() -> None:
+    assert "word" not in repr(Settings(store=SecretStr("redis://:word@localhost")))
 
 
 def test_every_error_has_a_place_in_the_table() -> None:
