@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from service.errors import install_error_handlers
 from service.middleware import BodyGuardMiddleware, RequestIdMiddleware
 from service.predictor import Predictor
-from service.routers import detect, health, heatmap, inference_protocol, models
+from service.routers import detect, health, heatmap, inference_protocol, labelstudio, models
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -42,6 +42,7 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
     uploads = APIRouter(max_body_size=settings.max_upload_bytes)
     uploads.include_router(detect.router)
     uploads.include_router(heatmap.router)
+    uploads.include_router(labelstudio.router)
     for router in (uploads, models.router, health.router, inference_protocol.router):
         app.include_router(router)
     app.add_middleware(BodyGuardMiddleware, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)

@@ -24,7 +24,7 @@ from service.format_schemas import (
     SupervisionData,
     SupervisionDetections,
 )
-from service.schemas import DetectResponse, Format
+from service.schemas import DetectResponse, Format, ModelName
 
 JSON_TYPE, GEOJSON_TYPE, TEXT_TYPE = "application/json", "application/geo+json", "text/plain"
 FROM_NAME, TO_NAME = "label", "image"  # of Label Studio's own template for boxes on pictures
@@ -60,7 +60,7 @@ def to_geojson(answer: DetectResponse) -> FeatureCollection:
     layer's coordinate system to none makes lengths and areas pixels. QGIS does not apply EXIF orientation: the
     polygons fit a JPEG that is turned by it only after the picture itself was turned.
     """
-    model = _model_version(answer)
+    model = model_version(answer.model)
     features = [
         GeoFeature(
             geometry=GeoPolygon(coordinates=(_ring(*item.box),)),
@@ -131,7 +131,7 @@ def to_labelstudio_prediction(
     """
     scores = [item.score for item in answer.detections]
     return LabelStudioPrediction(
-        model_version=_model_version(answer),
+        model_version=model_version(answer.model),
         score=round(sum(scores) / len(scores), 4) if scores else 0.0,
         result=[
             LabelStudioRegion(
@@ -165,6 +165,11 @@ def to_yolo(answer: DetectResponse) -> str:
     return "".join(lines)
 
 
+def model_version(model: ModelName) -> str:
+    """Name and version in one word."""
+    return f"{model.name}/{model.version}"
+
+
 def _ring(x1: float, y1: float, x2: float, y2: float) -> list[Position]:
     """Closed and counter-clockwise where y points up; `0 - y` rather than `-y`, which makes a -0.0 of 0."""
     top, bottom = 0 - y1, 0 - y2
@@ -173,10 +178,6 @@ def _ring(x1: float, y1: float, x2: float, y2: float) -> list[Position]:
 
 def _percent(value: float, whole: int) -> float:
     return round(100 * value / whole, 4)
-
-
-def _model_version(answer: DetectResponse) -> str:
-    return f"{answer.model.name}/{answer.model.version}"
 
 
 def _picture_note(answer: DetectResponse) -> PictureNote:

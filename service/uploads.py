@@ -1,6 +1,11 @@
-"""Read one picture out of a request, multipart or raw, into memory and nowhere else."""
+"""Read the body of a request, a picture (multipart or raw) or JSON, into memory and nowhere else."""
+
+import asyncio
+from typing import TypeVar
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -11,6 +16,8 @@ from service.errors import InvalidParameterError, MalformedBodyError, Unsupporte
 FIELD = "file"
 RAW_TYPES = ("image/", "application/octet-stream")
 _MAX_FIELDS, _MAX_FIELD_BYTES = 16, 64 * 1024
+_MAX_ERRORS = 20  # as many faults of one body as a reader wants to hear of
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 # FastAPI cannot derive a body that is either a form or raw bytes, so the schema is said here.
 _BINARY = {"type": "string", "format": "binary"}
@@ -54,6 +61,36 @@ async def read_upload(request: Request) -> bytes:
         raise MalformedBodyError(error.message) from error
     except ClientDisconnect as error:
         raise MalformedBodyError("the client went away while sending") from error
+
+
+async def read_json(request: Request, schema: type[AnyModel]) -> AnyModel:
+    """The JSON body of the request, parsed off the event loop, because it may hold pictures.
+
+    Raises:
+        UnsupportedTypeError: not JSON by its type.
+        MalformedBodyError: not JSON by its content, or the client went away.
+        RequestValidationError: not what the schema says.
+    """
+    media_type = _media_type(request.headers.get("content-type"))
+    if media_type not in ("application/json", ""):
+        raise UnsupportedTypeError(f"the content type is {media_type[:80]!r}; send application/json")
+    try:
+        body = await request.body()
+    except ClientDisconnect as error:
+        raise MalformedBodyError("the client went away while sending") from error
+    return await asyncio.to_thread(_parse_json, body, schema)
+
+
+def _parse_json(body: bytes, schema: type[AnyModel]) -> AnyModel:
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_context=False)[:_MAX_ERRORS]
+        if items[0]["type"] == "json_invalid":
+            raise MalformedBodyError(items[0]["msg"]) from error
+        # the inputs may be as large as the body: what is said of them is cut off here, and not on the event loop
+        cut = [{**item, "loc": ("body", *item["loc"]), "input": str(item["input"])[:200]} for item in items]
+        raise RequestValidationError(cut) from error
 
 
 async def _read_form(request: Request) -> bytes:

@@ -13,6 +13,7 @@ from service.manifest import Manifest
 from service.predictor import Predictor
 from service.routers.classes import find_class
 from service.routers.problems import UPLOAD_PROBLEMS
+from service.runtime import Runtime
 from service.schemas import DetectionItem, DetectQuery, DetectResponse, ModelName
 from service.uploads import REQUEST_BODY
 
@@ -26,13 +27,20 @@ async def detect(
     """Find the objects in one picture: a form with a part `file`, or the bytes with an `image/*` type."""
     classes = None if query.classes is None else find_classes(predictor.manifest, query.classes)
     options = DetectionOptions.from_manifest(predictor.manifest, query.threshold, query.max_detections, classes)
-    arrived = perf_counter()
-    analysis, found, timing = await runtime.pool.run(lambda: _work(predictor, data, options, arrived))
-    await runtime.store.put(predictor.sha256, analysis)
-    answer = _response(predictor, analysis, found, timing)
+    answer = await detect_objects(data, options, predictor, runtime)
     body, media_type = write_answer(answer, predictor.manifest.classes, query.format)
     headers = {"X-Image-ID": answer.image_id, **answer.model.headers()}
     return Response(body, media_type=media_type, headers=headers)
+
+
+async def detect_objects(
+    data: bytes, options: DetectionOptions, predictor: Predictor, runtime: Runtime
+) -> DetectResponse:
+    """Find the objects in a picture and keep its heat for GET /heatmap."""
+    arrived = perf_counter()
+    analysis, found, timing = await runtime.pool.run(lambda: _work(predictor, data, options, arrived))
+    await runtime.store.put(predictor.sha256, analysis)
+    return _response(predictor, analysis, found, timing)
 
 
 def find_classes(manifest: Manifest, wanted: list[str]) -> set[int]:
