@@ -11,7 +11,8 @@ from model.config import DetectorConfig, HybridEncoderConfig, PlainBackboneConfi
 from model.detector import Detector
 from training.data.samples import Targets
 
-pytest_plugins = ["redis_server", "toy_service"]  # fixtures that the tests of the contract and of the page share
+# Fixtures that several folders of tests share.
+pytest_plugins = ["both_clients", "redis_server", "toy_service"]
 
 TINY = DetectorConfig(
     classes=("plane", "ship", "tank"),

@@ -15,8 +15,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("model", "training", "export", "service")
 REQUIREMENTS = ("build", "dev", "serve", "serve-gpu", "uv")
-EXTRAS = {"serve": ("service",), "train": ("training", "model"), "export": ("export", "model")}
-"""Each extra and the packages whose imports it must cover, no more and no less."""
+EXTRAS = {
+    "serve": ("service",),
+    "client": ("service/client",),
+    "train": ("training", "model"),
+    "export": ("export", "model"),
+}
+"""Each extra and the folders whose imports it must cover, no more and no less; an inner folder only by its own."""
 PROVIDERS = {"PIL": "pillow", "yaml": "pyyaml"}
 """Distribution of a module whose name is another one."""
 NEEDED_BY_TORCH = {"tensorboard", "onnxscript"}
@@ -44,6 +49,16 @@ def stage_sources() -> Iterator[tuple[Path, str]]:
     for stage in STAGES:
         for path in sorted((ROOT / stage).rglob("*.py")):
             yield path, path.read_text(encoding="utf-8")
+
+
+def sources_of(extra: str) -> Iterator[Path]:
+    """Python files of an extra, without those in an inner folder that belongs to another."""
+    folders = {folder for listed in EXTRAS.values() for folder in listed}
+    for folder in EXTRAS[extra]:
+        inner = [ROOT / other for other in folders if other.startswith(f"{folder}/")]
+        for path in (ROOT / folder).rglob("*.py"):
+            if not any(path.is_relative_to(other) for other in inner):
+                yield path
 
 
 def imported_modules(source: str) -> Iterator[str]:
@@ -95,8 +110,7 @@ def test_versions_are_those_that_the_tests_run_with(name: str) -> None:
 def test_an_extra_lists_what_its_stages_import_and_nothing_else(project: dict[str, Any], extra: str) -> None:
     modules = {
         module.partition(".")[0]
-        for stage in EXTRAS[extra]
-        for path in (ROOT / stage).rglob("*.py")
+        for path in sources_of(extra)
         for module in imported_modules(path.read_text(encoding="utf-8"))
     }
     foreign = modules - set(sys.stdlib_module_names) - set(STAGES)

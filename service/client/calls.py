@@ -1,0 +1,159 @@
+"""Each call as a value: what is sent, and how its answer is read. Both clients carry out the same ones."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypedDict, TypeVar
+
+import httpx
+
+from service.client.pictures import Picture, read_picture
+from service.client.problems import UnexpectedAnswerError
+from service.client.results import Detections, Document, HeatValues, ImageId, ModelInfo
+
+DetectFormat = Literal["json", "geojson", "coco", "supervision", "labelstudio", "yolo"]
+ImageFormat = Literal["png", "webp"]
+HeatKind = Literal["mixed", "class", "bbox", "density", "mask"]
+T = TypeVar("T")
+
+
+class DetectOptions(TypedDict, total=False):
+    """What POST /detect may be asked for; what is left out, or None, the service or the model decides."""
+
+    threshold: float | None
+    """Drop detections at or below this score, in every class."""
+    max_detections: int | None
+    """Longest list of detections."""
+    classes: str | Iterable[str] | None
+    """Only these classes."""
+    tile: int | Literal["auto", "off"] | None
+    """Side in pixels of the tiles that a large picture is cut into, or "auto" or "off"."""
+
+
+class HeatOptions(TypedDict, total=False):
+    """Which heat."""
+
+    kind: HeatKind | None
+    """What the class head sees, what the box head sees, their mix, objects per cell, or the mask of hot cells."""
+    class_name: str | None
+    """The heat of this class alone."""
+    level: int | None
+    """One feature level, 0 the finest; else the maximum of all."""
+
+
+class DrawOptions(HeatOptions, total=False):
+    """Which heat, and how it is drawn."""
+
+    opacity: float | None
+    """Share of colour where it is hot, from 0 to 1."""
+    colormap: str | None
+    """Name of the colours."""
+    legend: bool | None
+    """Add a heat bar below the picture."""
+    boxes: bool | None
+    """Draw the detections too."""
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One call of the service; `read` turns its answer into the result."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    read: Callable[[httpx.Response], T]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    content: bytes | None = None
+
+    def request(self, client: httpx.Client | httpx.AsyncClient, timeout: float) -> httpx.Request:
+        """The request of one try; the service finds out the image type from the content."""
+        return client.build_request(
+            self.method,
+            self.path,
+            params=self.parameters,
+            content=self.content,
+            headers={} if self.content is None else {"Content-Type": "application/octet-stream"},
+            timeout=timeout,
+        )
+
+    def result(self, response: httpx.Response) -> T:
+        """Read the answer.
+
+        Raises:
+            UnexpectedAnswerError: it is no answer of this service.
+        """
+        try:
+            return self.read(response)
+        except (ValueError, KeyError, TypeError) as error:
+            kind = response.headers.get("Content-Type", "without a type")
+            raise UnexpectedAnswerError(
+                f"{self.method} {response.url} answered {response.status_code}, {kind}, and not as heatquery does "
+                f"({error!r}); is this the address of a heatquery service?"
+            ) from error
+
+
+def ready_call() -> Call[None]:
+    """GET /readyz."""
+    return Call("GET", "/readyz", _check_ready)
+
+
+def detect_call(picture: Picture, options: DetectOptions) -> Call[Detections]:
+    """POST /detect."""
+    return Call("POST", "/detect", _detections, _given(options), read_picture(picture))
+
+
+def detect_format_call(picture: Picture, kind: DetectFormat, options: DetectOptions) -> Call[Document]:
+    """POST /detect in another program's format."""
+    return Call("POST", "/detect", _document, {**_given(options), "format": kind}, read_picture(picture))
+
+
+def heatmap_call(picture: Picture | ImageId, kind: ImageFormat, options: DrawOptions) -> Call[bytes]:
+    """GET or POST /heatmap as a picture."""
+    return _heat_call(picture, {**_given(options), "format": kind}, _image)
+
+
+def heat_values_call(picture: Picture | ImageId, options: HeatOptions) -> Call[HeatValues]:
+    """GET or POST /heatmap as numbers."""
+    return _heat_call(picture, {**_given(options), "format": "json"}, _heat_values)
+
+
+def models_call() -> Call[list[ModelInfo]]:
+    """GET /models."""
+    return Call("GET", "/models", lambda response: [ModelInfo.from_document(entry) for entry in response.json()])
+
+
+def _heat_call(
+    picture: Picture | ImageId, parameters: Mapping[str, Any], read: Callable[[httpx.Response], T]
+) -> Call[T]:
+    if isinstance(picture, ImageId):
+        return Call("GET", "/heatmap", read, {**parameters, "image_id": str(picture)})
+    return Call("POST", "/heatmap", read, parameters, read_picture(picture))
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a query, without those that are None; httpx repeats a parameter for a list."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if not isinstance(given.get("classes", ""), str):
+        given["classes"] = list(given["classes"])
+    return given
+
+
+def _check_ready(response: httpx.Response) -> None:
+    if response.json()["status"] != "ready":
+        raise ValueError("not ready, yet no error")
+
+
+def _image(response: httpx.Response) -> bytes:
+    if not response.headers["Content-Type"].startswith("image/"):
+        raise ValueError("not an image")
+    return response.content
+
+
+def _detections(response: httpx.Response) -> Detections:
+    return Detections.from_document(response.json())
+
+
+def _heat_values(response: httpx.Response) -> HeatValues:
+    return HeatValues.from_document(response.json())
+
+
+def _document(response: httpx.Response) -> Document:
+    return Document(response.content, response.headers["Content-Type"])
