@@ -9,9 +9,11 @@ from fastapi import APIRouter, FastAPI
 from service.errors import install_error_handlers
 from service.middleware import BodyGuardMiddleware, RequestIdMiddleware
 from service.predictor import Predictor
-from service.routers import detect, health, heatmap, inference_protocol, labelstudio, models
+from service.routers import detect, health, heatmap, inference_protocol, labelstudio, metrics, models
 from service.runtime import Runtime
 from service.settings import Settings
+from service.tracing import Tracing
+from service.watching import WatchMiddleware
 
 DESCRIPTION = """Finds tiny objects in aerial pictures and shows why it found them.
 
@@ -26,6 +28,7 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
         on_ready: called once, when the model is loaded, in the event loop.
     """
     runtime = Runtime(settings, on_ready)
+    tracing = Tracing.to(settings.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -35,16 +38,21 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
         loading.cancel()
         runtime.pool.close()
         await runtime.store.close()
+        await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(title="heatquery", description=DESCRIPTION, version="1", lifespan=lifespan)
+    app = FastAPI(
+        title="heatquery", description=DESCRIPTION, version="1", lifespan=lifespan, telemetry=tracing.of_requests
+    )
     app.state.runtime = runtime
+    app.state.tracing = tracing
     install_error_handlers(app)
     uploads = APIRouter(max_body_size=settings.max_upload_bytes)
     uploads.include_router(detect.router)
     uploads.include_router(heatmap.router)
     uploads.include_router(labelstudio.router)
-    for router in (uploads, models.router, health.router, inference_protocol.router):
+    for router in (uploads, models.router, health.router, inference_protocol.router, metrics.router):
         app.include_router(router)
     app.add_middleware(BodyGuardMiddleware, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
+    app.add_middleware(WatchMiddleware, metrics=runtime.metrics)
     app.add_middleware(RequestIdMiddleware)  # added last = outermost: refusals of the guard carry the id too
     return app

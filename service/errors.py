@@ -6,12 +6,13 @@ Code below the routers raises these exceptions and knows no HTTP; only this file
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 PROBLEM_TYPE = "application/problem+json"
 logger = logging.getLogger("heatquery")
@@ -133,6 +134,18 @@ PROBLEMS: dict[type[ServiceError], Problem] = {
 }
 
 
+class ProblemResponse(JSONResponse):
+    """A problem on its way out, which leaves its code for the metrics and the log."""
+
+    def __init__(self, *arguments: Any, code: str, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["problem"] = self.code
+        await super().__call__(scope, receive, send)
+
+
 def problem_response(
     status: int,
     code: str,
@@ -140,7 +153,7 @@ def problem_response(
     detail: str,
     headers: Mapping[str, str] | None = None,
     **members: object,
-) -> JSONResponse:
+) -> ProblemResponse:
     """Build an RFC 9457 body; `members` are extension members."""
     body = {
         "type": f"urn:heatquery:problem:{code}",
@@ -149,10 +162,10 @@ def problem_response(
         "detail": detail,
         **members,
     }
-    return JSONResponse(body, status, dict(headers or {}), media_type=PROBLEM_TYPE)
+    return ProblemResponse(body, status, dict(headers or {}), media_type=PROBLEM_TYPE, code=code)
 
 
-def service_error_response(error: ServiceError, /, **members: object) -> JSONResponse:
+def service_error_response(error: ServiceError, /, **members: object) -> ProblemResponse:
     """Answer an error as its row of `PROBLEMS` says; `members` are extension members."""
     problem = _problem_of(error)
     return problem_response(problem.status, problem.code, problem.title, str(error), problem.headers, **members)
@@ -203,7 +216,8 @@ async def _on_any_exception(request: Request, error: Exception) -> JSONResponse:
     _log_failure(request, error)
     request_id = _request_id(request)
     detail = "An error of ours; the log has it under this request id."
-    headers = {"X-Request-ID": request_id} if request_id else {}
+    headers = {"Connection": "close"}  # as the server will do after an error that it sees
+    headers |= {"X-Request-ID": request_id} if request_id else {}
     return problem_response(500, "internal", "Internal error", detail, headers, request_id=request_id)
 
 

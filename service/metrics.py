@@ -110,7 +110,10 @@ class Metrics:
         self._detections.observe(number)
 
     def rejected(self, reason: str) -> None:
-        """One call was not answered as asked; `reason` is a problem's code, or `cancelled`."""
+        """One call was not answered as asked; `reason` is a problem's code, or `cancelled`.
+
+        Problems are counted where they leave (`WatchMiddleware`), so code that raises one does not count it too.
+        """
         self._rejected.labels(reason).inc()
 
     def request(self, route: str, method: str, status: int, seconds: float, body_bytes: int) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.errors import NotReadyError, ServiceError
 from service.manifest import ModelFolderError, find_model_folder, load_model_folder
+from service.metrics import Metrics
 from service.predictor import Predictor
 from service.settings import Settings
 from service.store import open_store
@@ -22,6 +23,7 @@ class Runtime:
 
     def __init__(self, settings: Settings, on_ready: Callable[[Predictor], None] | None = None) -> None:
         self.settings = settings
+        self.metrics = Metrics()
         self.pool = WorkPool(settings.workers, settings.queue, settings.deadline_seconds)
         self.store = open_store(settings)
         self.status: Status = "loading"
@@ -42,6 +44,9 @@ class Runtime:
             logger.exception("not ready")
             return
         self.status, self.reason = "ready", ""
+        model = self._predictor
+        name, version = model.manifest.name, model.manifest.version
+        self.metrics.ready(name, version, model.precision, model.engine.provider, model.sha256)
         if self._on_ready:
             self._on_ready(self._predictor)
 

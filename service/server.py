@@ -9,19 +9,22 @@ import socket
 from typing import ClassVar, NamedTuple
 
 import uvicorn
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import create_app
 from service.errors import (
     HeadTooLargeError,
     MalformedRequestError,
+    ProblemResponse,
     ServiceError,
     SlowHeadError,
     TooManyConnectionsError,
     service_error_response,
 )
 from service.imaging import silence_pillow_warnings
+from service.logs import configure_logging
+from service.metrics import Metrics
 from service.predictor import Predictor
 from service.settings import Settings
 
@@ -33,6 +36,7 @@ _BODY_MARGIN_SECONDS = 5.0  # the app answers a slow body itself, at its own dea
 
 def serve(settings: Settings) -> None:
     """Serve until a signal comes; calls that are being worked on are finished first."""
+    configure_logging(settings.log_level)
     silence_pillow_warnings()
     listener = listen(settings)  # so that port 0 is known before the app says where it is
     host, port = listener.getsockname()[:2]
@@ -56,7 +60,7 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def uvicorn_config(app: ASGIApp, settings: Settings, log_level: str | None = None) -> uvicorn.Config:
+def uvicorn_config(app: FastAPI, settings: Settings, log_level: str | None = None) -> uvicorn.Config:
     """Everything about uvicorn that the service decides, for one process."""
     limits = ConnectionLimits(settings.header_seconds, settings.body_seconds, settings.connections)
 
@@ -64,12 +68,15 @@ def uvicorn_config(app: ASGIApp, settings: Settings, log_level: str | None = Non
         """uvicorn takes a class."""
 
     LimitedProtocol.limits = limits
+    LimitedProtocol.metrics = app.state.runtime.metrics
     return uvicorn.Config(
         app,
         http=LimitedProtocol,
         loop="uvloop",
         ws="none",
         log_level=log_level,
+        log_config=None,  # its records go where ours go
+        access_log=False,  # WatchMiddleware writes it
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
@@ -91,6 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """
 
     limits: ClassVar[ConnectionLimits]
+    metrics: ClassVar[Metrics]
     _deadline: asyncio.TimerHandle | None = None
     _in_head = False
     _head_bytes = 0
@@ -157,7 +165,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """Answer outside of the app, unless an answer is already on its way, and close."""
         answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
         if not answering and not self.transport.is_closing():
-            self.transport.write(_on_the_wire(error))
+            response = service_error_response(error)
+            self.metrics.rejected(response.code)
+            self.transport.write(_on_the_wire(response))
         self.transport.close()
 
 
@@ -165,8 +175,7 @@ def _head_too_large() -> HeadTooLargeError:
     return HeadTooLargeError(f"request line and headers are over {MAX_HEAD_BYTES:,} bytes")
 
 
-def _on_the_wire(error: ServiceError) -> bytes:
-    response = service_error_response(error)
+def _on_the_wire(response: ProblemResponse) -> bytes:
     lines = [f"HTTP/1.1 {response.status_code} ".encode(), *(b": ".join(header) for header in response.raw_headers)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body)
 

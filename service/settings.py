@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.logs import LogLevel
 
 # Pillow itself refuses a picture above twice its own limit, so a higher gate would promise too much.
 PILLOW_HARD_LIMIT = 178_956_970
@@ -71,6 +73,12 @@ class Settings(BaseSettings):
         description="Memory for results that GET /heatmap can still draw; in Redis the largest result.",
     )
     heat_ttl_seconds: float = Field(default=600.0, gt=0, description="How long such a result is kept.")
+    log_level: LogLevel = Field(
+        default="info", description="Least level of log lines: debug, info, warning or error; debug adds probes."
+    )
+    otlp_endpoint: AnyHttpUrl | None = Field(
+        default=None, description="Base URL of an OpenTelemetry collector (OTLP/HTTP); empty: no traces are made."
+    )
     view_side: int = Field(default=1280, ge=64, le=8192, description="Longest side in pixels of a drawn heat map.")
 
     @field_validator("store")

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from metrics_page import samples
 from service.metrics import Metrics
 from service.metrics_of_workers import FOLDER_VARIABLE, share_metrics
 
@@ -24,16 +24,6 @@ if "ready" in sys.argv:
 print(metrics.render("")[0].decode(), flush=True)
 sys.stdin.read()
 """
-
-
-def samples(text: bytes | str) -> dict[str, float]:
-    """Value of each sample of a page, named as the page names it."""
-    page = text if isinstance(text, str) else text.decode()
-    return {
-        sample.name + "".join(f"{{{key}={value}}}" for key, value in sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-    }
 
 
 def start_worker(*arguments: str) -> "subprocess.Popen[str]":
