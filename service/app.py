@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from service.errors import install_error_handlers
 from service.middleware import BodyGuardMiddleware, RequestIdMiddleware
 from service.predictor import Predictor
-from service.routers import detect, health, heatmap, inference_protocol, labelstudio, metrics, models
+from service.routers import detect, health, heatmap, inference_protocol, labelstudio, metrics, models, page
 from service.runtime import Runtime
 from service.settings import Settings
 from service.tracing import Tracing
@@ -45,12 +45,13 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
     )
     app.state.runtime = runtime
     app.state.tracing = tracing
+    app.state.page = page.read_page()
     install_error_handlers(app)
     uploads = APIRouter(max_body_size=settings.max_upload_bytes)
     uploads.include_router(detect.router)
     uploads.include_router(heatmap.router)
     uploads.include_router(labelstudio.router)
-    for router in (uploads, models.router, health.router, inference_protocol.router, metrics.router):
+    for router in (uploads, models.router, health.router, inference_protocol.router, metrics.router, page.router):
         app.include_router(router)
     app.add_middleware(BodyGuardMiddleware, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
     app.add_middleware(WatchMiddleware, metrics=runtime.metrics)
