@@ -10,6 +10,7 @@ from service.errors import install_error_handlers
 from service.middleware import BodyGuardMiddleware, RequestIdMiddleware
 from service.predictor import Predictor
 from service.routers import detect, health, heatmap, inference_protocol, labelstudio, metrics, models, page
+from service.routers.documentation import install_documentation
 from service.runtime import Runtime
 from service.settings import Settings
 from service.tracing import Tracing
@@ -53,6 +54,7 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
     uploads.include_router(labelstudio.router)
     for router in (uploads, models.router, health.router, inference_protocol.router, metrics.router, page.router):
         app.include_router(router)
+    install_documentation(app)
     app.add_middleware(BodyGuardMiddleware, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
     app.add_middleware(WatchMiddleware, metrics=runtime.metrics)
     app.add_middleware(RequestIdMiddleware)  # added last = outermost: refusals of the guard carry the id too

@@ -154,15 +154,20 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
     **members: object,
 ) -> ProblemResponse:
-    """Build an RFC 9457 body; `members` are extension members."""
-    body = {
+    """Answer with an RFC 9457 body; `members` are extension members."""
+    body = problem_body(status, code, title, detail, **members)
+    return ProblemResponse(body, status, dict(headers or {}), media_type=PROBLEM_TYPE, code=code)
+
+
+def problem_body(status: int, code: str, title: str, detail: str, **members: object) -> dict[str, object]:
+    """The members of an RFC 9457 body."""
+    return {
         "type": f"urn:heatquery:problem:{code}",
         "title": title,
         "status": status,
         "detail": detail,
         **members,
     }
-    return ProblemResponse(body, status, dict(headers or {}), media_type=PROBLEM_TYPE, code=code)
 
 
 def service_error_response(error: ServiceError, /, **members: object) -> ProblemResponse:

@@ -18,10 +18,10 @@ from service.formats import FROM_NAME, TO_NAME
 from service.manifest import Manifest
 
 MAX_TASKS = 256
-EXAMPLE_CONFIG = (
-    f'<View><Image name="{TO_NAME}" value="$image"/><RectangleLabels name="{FROM_NAME}" toName="{TO_NAME}">'
-    '<Label value="airplane"/></RectangleLabels></View>'
+DEFAULT_CONFIG = (
+    f'<View><Image name="{TO_NAME}" value="$image"/><RectangleLabels name="{FROM_NAME}" toName="{TO_NAME}"/></View>'
 )
+EXAMPLE_CONFIG = DEFAULT_CONFIG.replace("/></View>", '><Label value="airplane"/></RectangleLabels></View>')
 
 
 class SetupRequest(BaseModel):
@@ -53,7 +53,11 @@ class PredictRequest(BaseModel):
     """Body of POST /predict; what else Label Studio sends is not looked at."""
 
     tasks: list[Task] = Field(max_length=MAX_TASKS)
-    label_config: str = Field(EXAMPLE_CONFIG, description="Labelling configuration of the project.")
+    label_config: str = Field(
+        DEFAULT_CONFIG,
+        description="Labelling configuration of the project. Default: every class, on the picture `image`.",
+        examples=[EXAMPLE_CONFIG],
+    )
 
 
 class PredictAnswer(BaseModel):

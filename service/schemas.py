@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from service.colormaps import Colormap
 from service.heatmap import Kind
@@ -26,7 +26,11 @@ class DetectQuery(BaseModel):
         examples=[0.3],
     )
     max_detections: int | None = Field(
-        None, ge=1, le=MAX_DETECTIONS, description="Longest list of detections. Default: the model's own."
+        None,
+        ge=1,
+        le=MAX_DETECTIONS,
+        description="Longest list of detections. Default: the model's own.",
+        examples=[100],
     )
     classes: list[str] | None = Field(
         None,
@@ -37,6 +41,7 @@ class DetectQuery(BaseModel):
         "json",
         description="json is the whole answer; the others are the same boxes for GIS (geojson), COCO tools, "
         "supervision.Detections, Label Studio's import, and YOLO's text lines with scores.",
+        examples=["geojson"],
     )
 
 
@@ -49,35 +54,48 @@ class HeatmapQuery(BaseModel):
         None,
         description="Which heat: what the class head sees, what the box head sees, their mix, "
         "the objects per cell, or the mask of hot cells. Default: mixed, or class where class_name is given.",
+        examples=["class"],
     )
-    class_name: str | None = Field(None, description="With kind=class: the heat of this class alone.")
+    class_name: str | None = Field(
+        None, description="With kind=class: the heat of this class alone.", examples=["airplane"]
+    )
     level: int | None = Field(
         None,
         ge=0,
         description="One feature level, 0 the finest. Default: the maximum of all, on the finest grid.",
+        examples=[0],
     )
-    opacity: Fraction = Field(0.6, description="Share of colour from half heat on; cold places stay clear.")
-    colormap: Colormap = Field("turbo", description="Colours from cold to hot.")
-    legend: bool = Field(True, description="Add a heat bar below the picture; positions in the picture do not change.")
-    boxes: bool = Field(False, description="Draw the detections at the model's own thresholds.")
+    opacity: Fraction = Field(
+        0.6, description="Share of colour from half heat on; cold places stay clear.", examples=[0.8]
+    )
+    colormap: Colormap = Field("turbo", description="Colours from cold to hot.", examples=["viridis"])
+    legend: bool = Field(
+        True,
+        description="Add a heat bar below the picture; positions in the picture do not change.",
+        examples=[False],
+    )
+    boxes: bool = Field(False, description="Draw the detections at the model's own thresholds.", examples=[True])
     format: Literal["png", "webp", "npy", "json"] = Field(
         "png",
         description="A picture, or the raw values at cell resolution with their position on the picture.",
+        examples=["webp"],
     )
 
 
 class StoredHeatmapQuery(HeatmapQuery):
     """Query of GET /heatmap."""
 
-    image_id: str = Field(description="From an earlier POST /detect or POST /heatmap.")
+    image_id: str = Field(
+        description="From an earlier POST /detect or POST /heatmap.", examples=["5f2b6c0e9d3a41c7b8e6f0a1d2c3b4a5"]
+    )
 
 
 class ModelName(BaseModel):
     """Which model gave an answer; the sha256 is of its model.json, which names every other file's."""
 
-    name: str
-    version: str
-    sha256: str
+    name: str = Field(examples=["nano-nwpu"])
+    version: str = Field(examples=["3"])
+    sha256: str = Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
 
     @classmethod
     def of(cls, predictor: Predictor) -> "ModelName":
@@ -98,32 +116,38 @@ class DetectionItem(BaseModel):
     class_id: int
 
 
+DETECT_EXAMPLE: dict[str, JsonValue] = {
+    "image_id": "5f2b6c0e9d3a41c7b8e6f0a1d2c3b4a5",
+    "width": 958,
+    "height": 808,
+    "model": {
+        "name": "nano-nwpu",
+        "version": "3",
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    },
+    "query_count": 100,
+    "estimated_count": 2.1,
+    "detections": [
+        {"box": [563.1, 478.2, 630.4, 573.9], "score": 0.93, "label": "airplane", "class_id": 0},
+        {"box": [12.5, 90.25, 44.75, 120.5], "score": 0.41, "label": "ship", "class_id": 1},
+    ],
+    "timing_ms": {
+        "queue": 0.1,
+        "read_image": 6.1,
+        "preprocess": 4.0,
+        "encode": 61.0,
+        "decode": 14.2,
+        "postprocess": 0.3,
+        "total": 85.7,
+    },
+    "notes": [],
+}
+
+
 class DetectResponse(BaseModel):
     """Answer of POST /detect."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "image_id": "5f2b6c0e9d3a41c7b8e6f0a1d2c3b4a5",
-                "width": 958,
-                "height": 808,
-                "model": {"name": "nano-nwpu", "version": "1", "sha256": "9f86d081884c7d65..."},
-                "query_count": 100,
-                "estimated_count": 5.8,
-                "detections": [
-                    {"box": [563.1, 478.2, 630.4, 573.9], "score": 0.93, "label": "airplane", "class_id": 0}
-                ],
-                "timing_ms": {
-                    "read_image": 6.1,
-                    "preprocess": 4.0,
-                    "encode": 61.0,
-                    "decode": 14.2,
-                    "total": 87.5,
-                },
-                "notes": [],
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"example": DETECT_EXAMPLE})
 
     image_id: str = Field(description="Name of this picture for GET /heatmap, from its content.")
     width: int = Field(description="Of the picture as displayed, in pixels: EXIF orientation is applied.")
@@ -155,19 +179,23 @@ class HeatmapValues(BaseModel):
 class ModelInfo(ModelName):
     """A loaded model."""
 
-    classes: list[str]
+    classes: list[str] = Field(examples=[["airplane", "ship"]])
     input: InputSpec
-    strides: list[int]
+    strides: list[int] = Field(examples=[[8, 16, 32]])
     query: QuerySpec
-    postprocess: PostprocessSpec
-    decoder_layers: int
-    parameters: int
-    precision: str = Field(description="Of the graphs that run.")
-    provider: str = Field(description="The execution provider really in use.")
-    parity: dict[str, Any] = Field(description="How near the graphs are to the trained model.")
+    postprocess: PostprocessSpec = Field(
+        description="What holds where a request says nothing; class_thresholds go before threshold."
+    )
+    decoder_layers: int = Field(examples=[3])
+    parameters: int = Field(examples=[2_123_384])
+    precision: str = Field(description="Of the graphs that run.", examples=["fp32"])
+    provider: str = Field(description="The execution provider really in use.", examples=["CPUExecutionProvider"])
+    parity: dict[str, Any] = Field(
+        description="How near the graphs are to the trained model.", examples=[{"passed": True, "images": 20}]
+    )
     source: SourceSpec
     data: DataSpec
-    licence: str
+    licence: str = Field(examples=["Apache-2.0"])
     calibration: CalibrationSpec | None = Field(description="What the int8 graphs were calibrated on.")
     resolution_cm: float | None = Field(description="Ground that a pixel of the canvas shows, in centimetres.")
 
@@ -188,8 +216,16 @@ class ModelInfo(ModelName):
 class Health(BaseModel):
     """Answer of /livez and /readyz."""
 
-    status: str
+    status: str = Field(examples=["ready"])
     model: ModelName | None = None
+
+
+class Fault(BaseModel):
+    """What is wrong with one parameter or one place of a JSON body."""
+
+    parameter: str
+    message: str
+    value: str = Field(description="What came, cut off after 200 characters.")
 
 
 class ProblemBody(BaseModel):
@@ -199,3 +235,6 @@ class ProblemBody(BaseModel):
     title: str
     status: int
     detail: str
+    errors: list[Fault] | None = Field(None, description="With 422, where it is a matter of types and ranges.")
+    error: str | None = Field(None, description="Under /v2: the detail once more, as the inference protocol wants it.")
+    request_id: str | None = Field(None, description="With 500: what the log has it under.")

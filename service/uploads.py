@@ -20,7 +20,7 @@ _MAX_ERRORS = 20  # as many faults of one body as a reader wants to hear of
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 # FastAPI cannot derive a body that is either a form or raw bytes, so the schema is said here.
-_BINARY = {"type": "string", "format": "binary"}
+_BINARY = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP, TIFF or GIF."}
 _FORM = {"type": "object", "required": [FIELD], "properties": {FIELD: _BINARY}}
 REQUEST_BODY = {
     "requestBody": {

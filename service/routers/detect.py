@@ -12,6 +12,7 @@ from service.formats import write_answer
 from service.manifest import Manifest
 from service.predictor import Predictor
 from service.routers.classes import find_class
+from service.routers.documentation import detect_answers
 from service.routers.problems import UPLOAD_PROBLEMS
 from service.runtime import Runtime
 from service.schemas import DetectionItem, DetectQuery, DetectResponse, ModelName
@@ -20,7 +21,9 @@ from service.uploads import REQUEST_BODY
 router = APIRouter(tags=["detect"])
 
 
-@router.post("/detect", response_model=DetectResponse, openapi_extra=REQUEST_BODY, responses=UPLOAD_PROBLEMS)
+@router.post(
+    "/detect", response_class=Response, openapi_extra=REQUEST_BODY, responses={**detect_answers(), **UPLOAD_PROBLEMS}
+)
 async def detect(
     query: Annotated[DetectQuery, Query()], data: UploadDep, predictor: PredictorDep, runtime: RuntimeDep
 ) -> Response:

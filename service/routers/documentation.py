@@ -1,29 +1,115 @@
-"""Bodies for /docs that FastAPI cannot derive, because handlers read or write them themselves."""
+"""What /openapi.json says beyond what FastAPI derives: bodies that handlers read or write themselves, with examples."""
 
-from typing import Any
+import json
+from typing import Any, get_args
 
+from fastapi import FastAPI
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.format_schemas import CocoDocument, FeatureCollection, LabelStudioTask, SupervisionDetections
+from service.formats import JSON_TYPE, write_answer
+from service.labelstudio import PredictRequest, SetupRequest
+from service.schemas import DETECT_EXAMPLE, DetectResponse, Format, HeatmapValues, ProblemBody
+
+_PLACE = "#/components/schemas/"
+_REQUESTS = (SetupRequest, PredictRequest)
+_ANSWERS = (
+    DetectResponse,
+    FeatureCollection,
+    CocoDocument,
+    SupervisionDetections,
+    LabelStudioTask,
+    HeatmapValues,
+    ProblemBody,
+)
+_FRAMEWORK_ERROR = "HTTPValidationError"
+_TEXT = {"type": "string"}
+_HEADERS = {
+    "X-Image-ID": {"description": "For GET /heatmap.", "schema": _TEXT},
+    "X-Model": {"description": "Name and version of the model, percent-encoded.", "schema": _TEXT},
+    "X-Model-SHA256": {"description": "Of its model.json, which names every other file's.", "schema": _TEXT},
+}
+
+Responses = dict[int | str, dict[str, Any]]
 
 
-def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """JSON schema of a model without references: those of pydantic do not lead anywhere inside an OpenAPI document."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-
-    def resolve(node: Any) -> Any:
-        if isinstance(node, list):
-            return [resolve(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            target = definitions[node["$ref"].removeprefix("#/$defs/")]
-            return resolve({**target, **{key: value for key, value in node.items() if key != "$ref"}})
-        return {key: resolve(value) for key, value in node.items()}
-
-    return resolve(schema)
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    """Where the schema of a model is found, once `install_documentation` has put it there."""
+    return {"$ref": _PLACE + model.__name__}
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """Request body of a handler that reads its JSON itself."""
-    content = {"application/json": {"schema": inline_schema(model)}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": reference(model)}}}}
+
+
+def detect_answers() -> Responses:
+    """Every format of POST /detect, with the same two objects as an example in each."""
+    answer = DetectResponse.model_validate(DETECT_EXAMPLE)
+    content: dict[str, Any] = {
+        JSON_TYPE: {
+            "schema": {
+                "anyOf": [
+                    reference(DetectResponse),
+                    reference(CocoDocument),
+                    reference(SupervisionDetections),
+                    reference(LabelStudioTask),
+                ]
+            }
+        },
+        "application/geo+json": {"schema": reference(FeatureCollection)},
+        "text/plain": {"schema": _TEXT},
+    }
+    for kind in get_args(Format):
+        body, media_type = write_answer(answer, ("airplane", "ship"), kind)
+        value = body if media_type == "text/plain" else json.loads(body)
+        content[media_type].setdefault("examples", {})[kind] = {"summary": f"format={kind}", "value": value}
+    return {200: {"description": "The objects found, best first.", "content": content, "headers": _HEADERS}}
+
+
+def heatmap_answers() -> Responses:
+    """Every format of /heatmap."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    content = {
+        "image/png": binary,
+        "image/webp": binary,
+        "application/x-npy": binary,
+        JSON_TYPE: {"schema": reference(HeatmapValues)},
+    }
+    affine = {"description": "With format=npy: as `affine` of format=json.", "schema": _TEXT}
+    headers = {**_HEADERS, "X-Heatmap-Affine": affine}
+    return {200: {"description": "The heat map.", "content": content, "headers": headers}}
+
+
+def install_documentation(app: FastAPI) -> None:
+    """Add the schemas that handlers refer to, and drop the error body of the framework, which is never sent."""
+    derive = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = derive()
+            schemas = document["components"]["schemas"]
+            schemas.update(_schemas())
+            for name in (_FRAMEWORK_ERROR, "ValidationError"):
+                schemas.pop(name, None)
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    _drop_framework_error(operation["responses"])
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi
+
+
+def _schemas() -> dict[str, Any]:
+    _, requests = models_json_schema([(model, "validation") for model in _REQUESTS], ref_template=_PLACE + "{model}")
+    _, answers = models_json_schema([(model, "serialization") for model in _ANSWERS], ref_template=_PLACE + "{model}")
+    return {**requests["$defs"], **answers["$defs"]}
+
+
+def _drop_framework_error(responses: dict[str, Any]) -> None:
+    """FastAPI writes a 422 of its own on every path with a parameter, also where all values are taken."""
+    schema = responses.get("422", {}).get("content", {}).get(JSON_TYPE, {}).get("schema", {})
+    if schema.get("$ref") == _PLACE + _FRAMEWORK_ERROR:
+        del responses["422"]

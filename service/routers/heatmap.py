@@ -25,23 +25,16 @@ from service.letterbox import FloatArray
 from service.manifest import Manifest
 from service.predictor import Predictor
 from service.routers.classes import find_class
+from service.routers.documentation import heatmap_answers
 from service.routers.problems import LOOKUP_PROBLEMS, UPLOAD_PROBLEMS
 from service.schemas import HeatmapQuery, HeatmapValues, ModelName, StoredHeatmapQuery
 from service.settings import Settings
 from service.uploads import REQUEST_BODY
 
 router = APIRouter(tags=["heatmap"])
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_CONTENT = {
-    "image/png": _BINARY,
-    "image/webp": _BINARY,
-    "application/x-npy": _BINARY,
-    "application/json": {"schema": HeatmapValues.model_json_schema()},
-}
-_DRAWN = {200: {"description": "The heat map", "content": _CONTENT}}
 
 
-@router.get("/heatmap", response_class=Response, responses={**_DRAWN, **LOOKUP_PROBLEMS})
+@router.get("/heatmap", response_class=Response, responses={**heatmap_answers(), **LOOKUP_PROBLEMS})
 async def stored_heatmap(
     query: Annotated[StoredHeatmapQuery, Query()], predictor: PredictorDep, runtime: RuntimeDep
 ) -> Response:
@@ -51,7 +44,9 @@ async def stored_heatmap(
     return await runtime.pool.run(lambda: _answer(predictor, analysis, subject, query, runtime.settings))
 
 
-@router.post("/heatmap", response_class=Response, openapi_extra=REQUEST_BODY, responses={**_DRAWN, **UPLOAD_PROBLEMS})
+@router.post(
+    "/heatmap", response_class=Response, openapi_extra=REQUEST_BODY, responses={**heatmap_answers(), **UPLOAD_PROBLEMS}
+)
 async def heatmap(
     query: Annotated[HeatmapQuery, Query()], data: UploadDep, predictor: PredictorDep, runtime: RuntimeDep
 ) -> Response:

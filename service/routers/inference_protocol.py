@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from service.dependencies import PredictorDep
 from service.manifest import Manifest
-from service.routers.models import require_model
+from service.routers.models import ModelNamePath, ModelVersionPath, require_model
 from service.routers.problems import HEALTH_PROBLEMS, MODEL_PROBLEMS
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
@@ -96,28 +96,32 @@ async def server_ready(_: PredictorDep) -> ServerReady:
 
 
 @router.get("/models/{model_name}", responses=MODEL_PROBLEMS)
-async def model_metadata(model_name: str, predictor: PredictorDep) -> ModelMetadata:
+async def model_metadata(model_name: ModelNamePath, predictor: PredictorDep) -> ModelMetadata:
     """Inputs and outputs of a model."""
     require_model(predictor.manifest, model_name)
     return ModelMetadata.of(predictor.manifest)
 
 
 @router.get("/models/{model_name}/versions/{model_version}", responses=MODEL_PROBLEMS)
-async def model_version_metadata(model_name: str, model_version: str, predictor: PredictorDep) -> ModelMetadata:
+async def model_version_metadata(
+    model_name: ModelNamePath, model_version: ModelVersionPath, predictor: PredictorDep
+) -> ModelMetadata:
     """Inputs and outputs of one version of a model."""
     require_model(predictor.manifest, model_name, model_version)
     return ModelMetadata.of(predictor.manifest)
 
 
 @router.get("/models/{model_name}/ready", responses=MODEL_PROBLEMS)
-async def model_ready(model_name: str, predictor: PredictorDep) -> ModelReady:
+async def model_ready(model_name: ModelNamePath, predictor: PredictorDep) -> ModelReady:
     """Whether a model can be used."""
     require_model(predictor.manifest, model_name)
     return ModelReady(name=model_name, ready=True)
 
 
 @router.get("/models/{model_name}/versions/{model_version}/ready", responses=MODEL_PROBLEMS)
-async def model_version_ready(model_name: str, model_version: str, predictor: PredictorDep) -> ModelReady:
+async def model_version_ready(
+    model_name: ModelNamePath, model_version: ModelVersionPath, predictor: PredictorDep
+) -> ModelReady:
     """Whether one version of a model can be used."""
     require_model(predictor.manifest, model_name, model_version)
     return ModelReady(name=model_name, ready=True)

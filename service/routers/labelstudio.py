@@ -23,7 +23,7 @@ from service.labelstudio import (
 )
 from service.routers.detect import detect_objects
 from service.routers.documentation import json_body
-from service.routers.problems import HEALTH_PROBLEMS, UPLOAD_PROBLEMS
+from service.routers.problems import HEALTH_PROBLEMS, SETUP_PROBLEMS, UPLOAD_PROBLEMS
 from service.schemas import ModelName
 from service.uploads import read_json
 
@@ -48,7 +48,7 @@ async def backend_health(predictor: PredictorDep) -> BackendHealth:
     return BackendHealth(status="UP", model_class=predictor.manifest.name)
 
 
-@router.post("/setup", openapi_extra=json_body(SetupRequest), responses=UPLOAD_PROBLEMS)
+@router.post("/setup", openapi_extra=json_body(SetupRequest), responses=SETUP_PROBLEMS)
 async def set_up_project(
     body: Annotated[SetupRequest, Depends(read_setup, scope="function")], predictor: PredictorDep
 ) -> SetupAnswer:

@@ -1,6 +1,8 @@
 """GET /models: what is loaded, and how far it can be trusted."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 
 from service.dependencies import PredictorDep, RuntimeDep
 from service.errors import UnknownModelError
@@ -9,6 +11,8 @@ from service.routers.problems import MODEL_PROBLEMS
 from service.schemas import ModelInfo
 
 router = APIRouter(tags=["models"])
+ModelNamePath = Annotated[str, Path(description="As GET /models lists it.", examples=["nano-nwpu"])]
+ModelVersionPath = Annotated[str, Path(description="As GET /models lists it.", examples=["3"])]
 
 
 @router.get("/models")
@@ -18,7 +22,7 @@ async def list_models(runtime: RuntimeDep) -> list[ModelInfo]:
 
 
 @router.get("/models/{name}", responses=MODEL_PROBLEMS)
-async def get_model(name: str, predictor: PredictorDep) -> ModelInfo:
+async def get_model(name: ModelNamePath, predictor: PredictorDep) -> ModelInfo:
     """One loaded model."""
     require_model(predictor.manifest, name)
     return ModelInfo.of(predictor)

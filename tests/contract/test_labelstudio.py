@@ -93,6 +93,11 @@ def test_labels_that_come_with_the_tasks_allow_every_class(client: httpx.Client,
     assert len(body["results"][0]["result"]) == 2
 
 
+def test_without_a_configuration_every_class_is_looked_for(client: httpx.Client, scene_png: bytes) -> None:
+    body = client.post("/predict", json={"tasks": [{"data": {"image": data_uri(scene_png)}}]}).json()
+    assert [region["to_name"] for region in body["results"][0]["result"]] == ["image", "image"]
+
+
 def test_no_tasks_have_no_results(client: httpx.Client) -> None:
     assert client.post("/predict", json=predict_body()).json()["results"] == []
 
