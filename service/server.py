@@ -184,7 +184,8 @@ def _welcome(address: str, predictor: Predictor) -> str:
     manifest = predictor.manifest
     return f"""
 heatquery is ready: {manifest.name}/{manifest.version} on {predictor.engine.provider}
-Try, with a picture of your own:
+In a browser: {address}/
+From a program, with a picture of your own:
   curl -F file=@picture.jpg {address}/detect
   curl -F file=@picture.jpg '{address}/heatmap?boxes=true' -o heatmap.png
   curl '{address}/heatmap?image_id=<image_id of /detect>&kind=density' -o density.png

@@ -15,6 +15,10 @@ export function keepApiKey(key) {
   sessionStorage.setItem(KEY_NAME, key);
 }
 
+export function hasApiKey() {
+  return sessionStorage.getItem(KEY_NAME) !== null;
+}
+
 /** Every loaded model; empty while the service loads. */
 export async function getModels() {
   return (await get("models", {})).json();

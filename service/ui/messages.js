@@ -1,6 +1,6 @@
 /** Words for people: the live status, what is going on, and what went wrong with a way out. */
 
-import { ApiError, keepApiKey } from "./api.js";
+import { ApiError, hasApiKey, keepApiKey } from "./api.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -34,7 +34,7 @@ export function showProblem(error, again = null) {
   if (!known) console.error(error);
   const wantsKey = known && error.status === 401;
   byId("problem-title").textContent = known ? error.title : "The page failed";
-  byId("problem-detail").textContent = sentence(known ? error.detail : String(error?.message ?? error));
+  byId("problem-detail").textContent = wantsKey ? keyWords() : sentence(known ? error.detail : String(error?.message ?? error));
   byId("key-form").hidden = !wantsKey;
   byId("problem").hidden = false;
   retry = again;
@@ -42,6 +42,11 @@ export function showProblem(error, again = null) {
   byId("retry").hidden = !canHelp;
   if (canHelp) countDown((known && error.retryAfter) || 0, again);
   if (wantsKey) byId("key").focus();
+}
+
+/** The service's own words are about headers, which nobody sends by hand here. */
+function keyWords() {
+  return hasApiKey() ? "The service does not take this key." : "The service answers only those who have a key.";
 }
 
 /** The details of the service begin in lower case, as parts of a log line do. */
