@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from service.detections import DetectionOptions, Detections, select_detections
 from service.engines.base import Encoded
 from service.letterbox import FloatArray, Letterbox
+from service.manifest import Manifest
 
 HalfArray = NDArray[np.float16]
 
@@ -72,6 +73,20 @@ class Analysis:
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         return len(self.upload) + self.boxes.nbytes + self.scores.nbytes + self.maps.nbytes
+
+    def is_of(self, manifest: Manifest) -> bool:
+        """Whether its shapes are those that this model gives; what comes from a shared store may not be."""
+        maps, strides, classes = self.maps, manifest.strides, len(manifest.classes)
+        rows, columns = (cells * strides[0] for cells in maps.density.shape)
+        levels = [(rows // stride, columns // stride) for stride in strides]
+        return (
+            self.frame.size == manifest.input.size
+            and self.frame.new_height <= rows
+            and self.frame.new_width <= columns
+            and self.scores.shape[1] == classes
+            and [level.shape for level in maps.class_heat] == [(classes, *cells) for cells in levels]
+            and [level.shape[1:] for level in maps.heat] == levels
+        )
 
     def detections(self, options: DetectionOptions) -> Detections:
         """Detections in picture pixels; boxes that lie wholly in the padding are dropped and take no place."""

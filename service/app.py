@@ -34,9 +34,10 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(runtime.load())
-        await runtime.store.check()
+        checking = asyncio.create_task(runtime.store.check())
         yield
         loading.cancel()
+        checking.cancel()
         runtime.pool.close()
         await runtime.store.close()
         await asyncio.to_thread(tracing.close)

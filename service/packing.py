@@ -25,7 +25,7 @@ _MAX_HEADER_BYTES = 64 * 1024
 MAX_HEAD_BYTES = _PREFIX.size + _MAX_HEADER_BYTES
 """How much longer than `Analysis.nbytes` a packed result can be."""
 _HEAT_CHANNELS = 4
-Dimension = Annotated[int, Field(ge=0, le=65_536)]
+Dimension = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class CorruptResultError(ValueError):
@@ -131,8 +131,8 @@ def _read_header(data: bytes) -> tuple[_Header, int]:
     except ValidationError as error:
         raise CorruptResultError(f"the header is not valid: {error.error_count()} errors") from error
     frame = header.frame
-    if min(frame.width, frame.height, frame.size) < 1 or frame != Letterbox.fit(frame.width, frame.height, frame.size):
-        raise CorruptResultError("the picture does not lie on the canvas as our pictures do")
+    if min(frame.width, frame.height, frame.new_width, frame.new_height) < 1:
+        raise CorruptResultError(f"a picture without pixels: {frame}")
     return header, end
 
 

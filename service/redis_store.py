@@ -18,9 +18,8 @@ from service.errors import StoreUnavailableError
 from service.packing import MAX_HEAD_BYTES, CorruptResultError, pack_result, unpack_result
 from service.store import require_image_id, unknown_image
 
-_PATIENCE_SECONDS = 0.25
 _BYTES_PER_SECOND = 100e6  # what the bytes themselves may take, at least: a network of 1 Gbit/s
-_PAUSE_SECONDS = 1.0  # after a failure nobody waits for a server that is likely still away
+PAUSE_SECONDS = 1.0  # after a failure nobody waits for a server that is likely still away
 _CONNECTIONS = 16  # also bounds how many results are in memory on their way from the server
 _IDLE_SECONDS = 30  # a connection unused for longer is tried before it is used
 logger = logging.getLogger("heatquery")
@@ -29,24 +28,32 @@ logger = logging.getLogger("heatquery")
 class RedisStore:
     """Keeps each result as one value that Redis itself drops when its time is over.
 
-    A server that is away or slow costs a call at most `_PATIENCE_SECONDS`, and only one call in `_PAUSE_SECONDS`.
+    A server that is away or slow costs a call at most `patience_seconds`, and only one call in `PAUSE_SECONDS`.
 
     Attributes:
         lost: results that could not be kept.
     """
 
-    def __init__(self, url: str, max_bytes: int, ttl_seconds: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        max_bytes: int,
+        ttl_seconds: float,
+        patience_seconds: float,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
             url: redis://, rediss:// or unix://; it may hold a password and is never shown.
             max_bytes: of one result; a larger one is not kept.
+            patience_seconds: for any answer; what has to travel gets time of its own.
         """
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=_PATIENCE_SECONDS,
-            socket_connect_timeout=_PATIENCE_SECONDS,
+            timeout=patience_seconds,
+            socket_connect_timeout=patience_seconds,
             socket_timeout=None,  # `_talking` bounds a whole command
             health_check_interval=_IDLE_SECONDS,
             retry=Retry(NoBackoff(), 1),  # the server may have closed a connection that lay in the pool
@@ -54,6 +61,7 @@ class RedisStore:
         self._redis = Redis.from_pool(pool)
         self._max_bytes = max_bytes
         self._ttl_ms = max(1, round(ttl_seconds * 1000))
+        self._patience_seconds = patience_seconds
         self._clock = clock
         self._retry_at = 0.0
         self._failing: set[str] = set()
@@ -126,12 +134,12 @@ class RedisStore:
         """
         self._require_no_pause()
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS + nbytes / _BYTES_PER_SECOND):
+            async with asyncio.timeout(self._patience_seconds + nbytes / _BYTES_PER_SECOND):
                 yield
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             reason = str(error) or "no answer in time"
             if not isinstance(error, ResponseError):  # which is an answer
-                self._retry_at = self._clock() + _PAUSE_SECONDS
+                self._retry_at = self._clock() + PAUSE_SECONDS
             if purpose not in self._failing:
                 self._failing.add(purpose)
                 logger.error("results cannot be %s in Redis: %s", purpose, reason)

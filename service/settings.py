@@ -67,6 +67,9 @@ class Settings(BaseSettings):
         description="Where results for GET /heatmap are kept: memory (of this process), or a Redis that all replicas "
         "share, as redis://, rediss:// (TLS) or unix:// with user, password and database as redis-py takes them.",
     )
+    store_seconds: float = Field(
+        default=0.25, gt=0, description="Longest time a call waits for an answer of Redis before it goes on without."
+    )
     heat_store_bytes: int = Field(
         default=128 * 1024**2,
         ge=0,

@@ -47,7 +47,7 @@ def open_store(settings: Settings) -> Store:
         return MemoryStore(settings.heat_store_bytes, settings.heat_ttl_seconds)
     from service.redis_store import RedisStore  # its client is a third of all imports: not for those who have no Redis
 
-    return RedisStore(url, settings.heat_store_bytes, settings.heat_ttl_seconds)
+    return RedisStore(url, settings.heat_store_bytes, settings.heat_ttl_seconds, settings.store_seconds)
 
 
 def require_image_id(text: str) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from service.analysis import Analysis
 from service.dependencies import PredictorDep, RuntimeDep, UploadDep
 from service.detections import DetectionOptions
-from service.errors import InvalidParameterError
+from service.errors import InvalidParameterError, UnknownImageError
 from service.heatmap import (
     HeatLayer,
     Kind,
@@ -27,6 +27,7 @@ from service.predictor import Predictor
 from service.routers.classes import find_class
 from service.routers.documentation import heatmap_answers
 from service.routers.problems import LOOKUP_PROBLEMS, UPLOAD_PROBLEMS
+from service.runtime import Runtime
 from service.schemas import HeatmapQuery, HeatmapValues, ModelName, StoredHeatmapQuery
 from service.settings import Settings
 from service.uploads import REQUEST_BODY
@@ -40,7 +41,7 @@ async def stored_heatmap(
 ) -> Response:
     """The heat map of a picture that was sent before."""
     subject = choose_subject(predictor.manifest, query)
-    analysis = await runtime.store.get(predictor.sha256, query.image_id)
+    analysis = await find_analysis(runtime, predictor, query.image_id)
     return await runtime.pool.run(lambda: _answer(predictor, analysis, subject, query, runtime.settings))
 
 
@@ -60,6 +61,18 @@ async def heatmap(
     analysis, response = await runtime.pool.run(work)
     await runtime.store.put(predictor.sha256, analysis)
     return response
+
+
+async def find_analysis(runtime: Runtime, predictor: Predictor, image_id: str) -> Analysis:
+    """What the store has under this id, for this model.
+
+    Raises:
+        UnknownImageError, StoreUnavailableError: see `Store`.
+    """
+    analysis = await runtime.store.get(predictor.sha256, image_id)
+    if not analysis.is_of(predictor.manifest):
+        raise UnknownImageError("what is stored under this image id is not of this model; send the image again")
+    return analysis
 
 
 def choose_subject(manifest: Manifest, query: HeatmapQuery) -> tuple[Kind, int | None]:

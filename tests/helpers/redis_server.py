@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -33,6 +34,14 @@ class RedisServer:
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         self.client.ping()
 
+    def hang(self) -> None:
+        """Let it answer nobody, with its connections open."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it answer again, the late calls first."""
+        self._signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """End it at once, as a crash would."""
         if self._process is not None:
@@ -44,6 +53,10 @@ class RedisServer:
         """End it for good."""
         self.client.close()
         self.kill()
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
 
 def require_redis_server() -> None:

@@ -65,7 +65,7 @@ def test_a_cut_value_is_refused(length: int) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"queries": 65_536, "classes": 65_536},
+        {"queries": 2**31 - 1, "classes": 2**31 - 1},
         {"density": [65_536, 65_536]},
         {"density": [-1, 20]},
         {"density": [2**80, 1]},
@@ -73,7 +73,6 @@ def test_a_cut_value_is_refused(length: int) -> None:
         {"levels": []},
         {"queries": 4},
         {"frame": {"width": 0, "height": 0, "new_width": 1, "new_height": 1, "size": 160}},
-        {"frame": {"width": 320, "height": 240, "new_width": 999, "new_height": 120, "size": 160}},
         {"image_id": "0" * 32},
         {"estimated_count": float("nan")},
         {"more": 1},
