@@ -13,7 +13,6 @@ from service.routers import detect, health, heatmap, inference_protocol, labelst
 from service.routers.documentation import install_documentation
 from service.runtime import Runtime
 from service.settings import Settings
-from service.tracing import Tracing
 from service.watching import WatchMiddleware
 
 DESCRIPTION = """Finds tiny objects in aerial pictures and shows why it found them.
@@ -29,7 +28,6 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
         on_ready: called once, when the model is loaded, in the event loop.
     """
     runtime = Runtime(settings, on_ready)
-    tracing = Tracing.to(settings.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -40,13 +38,16 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
         checking.cancel()
         runtime.pool.close()
         await runtime.store.close()
-        await asyncio.to_thread(tracing.close)
+        await asyncio.to_thread(runtime.tracing.close)
 
     app = FastAPI(
-        title="heatquery", description=DESCRIPTION, version="1", lifespan=lifespan, telemetry=tracing.of_requests
+        title="heatquery",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        telemetry=runtime.tracing.of_requests,
     )
     app.state.runtime = runtime
-    app.state.tracing = tracing
     app.state.page = page.read_page()
     install_error_handlers(app)
     uploads = APIRouter(max_body_size=settings.max_upload_bytes)

@@ -8,10 +8,12 @@ from typing import Literal
 from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.errors import NotReadyError, ServiceError
 from service.manifest import ModelFolderError, find_model_folder, load_model_folder
+from service.measured_store import MeasuredStore
 from service.metrics import Metrics
 from service.predictor import Predictor
 from service.settings import Settings
 from service.store import open_store
+from service.tracing import Tracing
 from service.work_pool import WorkPool
 
 Status = Literal["loading", "ready", "failed"]
@@ -24,8 +26,9 @@ class Runtime:
     def __init__(self, settings: Settings, on_ready: Callable[[Predictor], None] | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.tracing = Tracing.to(settings.otlp_endpoint)
         self.pool = WorkPool(settings.workers, settings.queue, settings.deadline_seconds)
-        self.store = open_store(settings)
+        self.store = MeasuredStore(open_store(settings), self.metrics)
         self.status: Status = "loading"
         self.reason = "the model is loading"
         self._on_ready = on_ready

@@ -4,6 +4,7 @@ Without an endpoint the SDK is not even imported, and nothing is sent anywhere.
 """
 
 from collections.abc import Iterable, Mapping
+from threading import Thread
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,9 @@ from service.watching import PROBES
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+
+
+_FAREWELL_SECONDS = 2.0
 
 
 class StageTime(NamedTuple):
@@ -78,6 +82,8 @@ class Tracing:
             span.end(offset + round(ended * 1e9))
 
     def close(self) -> None:
-        """Send what is left; blocks for seconds if the collector does not answer."""
+        """Send what is left, as far as the collector takes it in time: the SDK's own limit is half a minute."""
         if self._provider is not None:
-            self._provider.shutdown()
+            farewell = Thread(target=self._provider.shutdown, daemon=True)
+            farewell.start()
+            farewell.join(_FAREWELL_SECONDS)

@@ -114,3 +114,14 @@ def test_open_metrics_is_given_where_it_is_asked_for(client: httpx.Client) -> No
 def test_an_accept_header_that_means_nothing_gets_plain_text(client: httpx.Client) -> None:
     answer = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=one"})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+
+
+def test_results_that_are_kept_and_looked_up_are_counted(make_client: MakeClient, scene_png: bytes) -> None:
+    client = make_client()
+    image_id = client.post("/detect", files={"file": scene_png}).json()["image_id"]
+    client.get("/heatmap", params={"image_id": image_id})
+    client.get("/heatmap", params={"image_id": "0" * 32})
+    page = read(client)
+    assert page["heatquery_store_entries"] == 1
+    assert page["heatquery_store_bytes"] > len(scene_png)
+    assert [page[f"heatquery_store_lookups_total{{outcome={outcome}}}"] for outcome in ("hit", "miss")] == [1, 1]
