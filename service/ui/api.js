@@ -54,7 +54,7 @@ export function detect(file, query, onProgress, signal) {
     request.onerror = () => reject(unreachable());
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal.addEventListener("abort", () => request.abort(), { once: true });
-    request.setRequestHeader("Content-Type", "application/octet-stream"); // the service looks at the bytes, not at names
+    request.setRequestHeader("Content-Type", "application/octet-stream"); // what it is, the bytes say
     request.send(file);
   });
 }

@@ -261,7 +261,9 @@ function listenForDownloads() {
   const on = (id, action) => byId(id).addEventListener("click", action);
   on("save-json", () => saveDocument(toJson(answer, shown), named(".json"), "application/json"));
   on("save-geojson", () => saveDocument(toGeoJson(answer, shown), named(".geojson"), "application/geo+json"));
-  on("save-coco", () => saveDocument(toCoco(answer, shown, model.classes, file.name), named(".coco.json"), "application/json"));
+  on("save-coco", () => {
+    saveDocument(toCoco(answer, shown, model.classes, file.name), named(".coco.json"), "application/json");
+  });
   on("save-png", () => {
     const made = renderPng(viewer).then((blob) => saveBlob(blob, named(".boxes.png")));
     made.catch((error) => showProblem(new ApiError(0, "No PNG was made", error.message)));

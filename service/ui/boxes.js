@@ -116,9 +116,11 @@ function coversBoxes(place, shapes) {
 }
 
 function encloses(outer, inner) {
-  return outer.left <= inner.left && outer.top <= inner.top && outer.right >= inner.right && outer.bottom >= inner.bottom;
+  const across = outer.left <= inner.left && outer.right >= inner.right;
+  return across && outer.top <= inner.top && outer.bottom >= inner.bottom;
 }
 
 function overlap(first, second) {
-  return first.left < second.right && second.left < first.right && first.top < second.bottom && second.top < first.bottom;
+  const across = first.left < second.right && second.left < first.right;
+  return across && first.top < second.bottom && second.top < first.bottom;
 }

@@ -3,17 +3,21 @@
 // The anchors of service/colormaps.py, joined by straight lines.
 const ANCHORS = {
   turbo:
-    "30123b 4040a2 466be3 4294ff 28bceb 18ddc2 32f298 6dfe62 a4fc3c cdec34 eecf3a fdac34 fb7e21 eb500e d02f05 a91601 7a0403",
+    "30123b 4040a2 466be3 4294ff 28bceb 18ddc2 32f298 6dfe62 a4fc3c " +
+    "cdec34 eecf3a fdac34 fb7e21 eb500e d02f05 a91601 7a0403",
   inferno:
-    "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d24644 e45a31 f1731d f98e09 fcac11 f9cb35 f2ea69 fcffa4",
+    "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 " +
+    "d24644 e45a31 f1731d f98e09 fcac11 f9cb35 f2ea69 fcffa4",
   viridis:
-    "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725",
+    "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c " +
+    "1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725",
 };
 const LONGEST_SIDE = 1024; // pixels of the painted layer; the browser scales it on
 
 /** 256 colours from cold to hot, as [r, g, b]. */
 export function colorTable(name) {
-  const anchors = ANCHORS[name].split(" ").map((hex) => [0, 2, 4].map((at) => Number.parseInt(hex.slice(at, at + 2), 16)));
+  const toColor = (hex) => [0, 2, 4].map((at) => Number.parseInt(hex.slice(at, at + 2), 16));
+  const anchors = ANCHORS[name].split(" ").map(toColor);
   return Array.from({ length: 256 }, (_, index) => {
     const position = (index / 255) * (anchors.length - 1);
     const low = Math.min(Math.floor(position), anchors.length - 2);

@@ -34,11 +34,12 @@ export function showProblem(error, again = null) {
   if (!known) console.error(error);
   const wantsKey = known && error.status === 401;
   byId("problem-title").textContent = known ? error.title : "The page failed";
-  byId("problem-detail").textContent = wantsKey ? keyWords() : sentence(known ? error.detail : String(error?.message ?? error));
+  byId("problem-detail").textContent = wantsKey ? keyWords() : sentence(known ? error.detail : String(error));
   byId("key-form").hidden = !wantsKey;
   byId("problem").hidden = false;
   retry = again;
-  const canHelp = again !== null && !wantsKey && (!known || error.retryAfter !== null || error.code === "unknown-image");
+  const mayPass = !known || error.retryAfter !== null || error.code === "unknown-image";
+  const canHelp = again !== null && mayPass && !wantsKey;
   byId("retry").hidden = !canHelp;
   if (canHelp) countDown((known && error.retryAfter) || 0, again);
   if (wantsKey) byId("key").focus();

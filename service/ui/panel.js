@@ -39,16 +39,15 @@ export function showAnswer(answer, model) {
 }
 
 function showTiming({ total, ...steps }) {
-  const row = ([name, value]) => {
-    const meter = element("meter", { max: total, value, ariaLabel: `${name.replace("_", " ")}, share of the total` });
-    return element("tr", {}, cell("th", name.replace("_", " ")), element("td", {}, meter), cell("td", `${value.toFixed(1)} ms`));
+  const row = (className, name, value, bar) => {
+    const title = element("th", { scope: "row" }, name);
+    return element("tr", { className }, title, element("td", {}, ...bar), element("td", {}, `${value.toFixed(1)} ms`));
   };
-  const sum = element("tr", { className: "sum" }, cell("th", "total"), element("td"), cell("td", `${total.toFixed(1)} ms`));
-  byId("timing").replaceChildren(...Object.entries(steps).map(row), sum);
-}
-
-function cell(tag, text) {
-  return element(tag, tag === "th" ? { scope: "row" } : {}, text);
+  const rows = Object.entries(steps).map(([step, value]) => {
+    const name = step.replace("_", " ");
+    return row("step", name, value, [element("meter", { max: total, value, ariaLabel: `${name}, of the total` })]);
+  });
+  byId("timing").replaceChildren(...rows, row("sum", "total", total, []));
 }
 
 /** One line for each class that the answer has, with a box to hide it. */
@@ -66,7 +65,8 @@ export class Legend {
       const toggle = element("input", { type: "checkbox", checked: true });
       toggle.style.setProperty("--class", classColor(classId));
       const count = element("span", { className: "count" });
-      const line = element("li", {}, element("label", {}, toggle, element("span", { className: "name" }, label), count));
+      const name = element("span", { className: "name" }, label);
+      const line = element("li", {}, element("label", {}, toggle, name, count));
       this.lines.set(classId, { toggle, count, line });
     }
     this.list.replaceChildren(...[...this.lines.values()].map(({ line }) => line));

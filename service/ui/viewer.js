@@ -24,7 +24,8 @@ export class Viewer {
     canvas.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     canvas.addEventListener("pointerdown", (event) => this.onPointerDown(event));
     canvas.addEventListener("pointermove", (event) => this.onPointerMove(event));
-    for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => this.onPointerEnd(event));
+    canvas.addEventListener("pointerup", (event) => this.onPointerEnd(event));
+    canvas.addEventListener("pointercancel", (event) => this.onPointerEnd(event));
     canvas.addEventListener("keydown", (event) => this.onKey(event));
   }
 
@@ -72,7 +73,8 @@ export class Viewer {
   /** Bring a box to the middle, large enough to look at. */
   zoomTo({ box: [x1, y1, x2, y2] }) {
     const side = Math.max(x2 - x1, y2 - y1, 1);
-    const scale = this.limit(Math.max(this.fittedView().scale, Math.min(8, Math.min(this.width, this.height) / side / 4)));
+    const quarter = Math.min(this.width, this.height) / 4 / side; // the box takes a quarter of the stage
+    const scale = this.limit(Math.max(this.fittedView().scale, Math.min(8, quarter)));
     this.fitted = false;
     this.moveTo(this.centred((x1 + x2) / 2, (y1 + y2) / 2, scale));
   }
@@ -80,8 +82,8 @@ export class Viewer {
   /** Move only as far as a box needs to be seen. */
   reveal({ box: [x1, y1, x2, y2] }) {
     const { scale, x, y } = this.view;
-    const isSeen = x1 * scale + x >= 0 && y1 * scale + y >= 0 && x2 * scale + x <= this.width && y2 * scale + y <= this.height;
-    if (isSeen) return;
+    const isAcross = x1 * scale + x >= 0 && x2 * scale + x <= this.width;
+    if (isAcross && y1 * scale + y >= 0 && y2 * scale + y <= this.height) return;
     this.fitted = false;
     this.moveTo(this.centred((x1 + x2) / 2, (y1 + y2) / 2, scale));
   }
@@ -161,8 +163,8 @@ export class Viewer {
     context.drawImage(picture.bitmap, 0, 0, picture.width, picture.height);
     if (this.heat) drawHeat(context, this.heat, picture, this.opacity);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    const style = { line: 1.75, font: 12, labels: this.labels, selected: this.selected, width: this.width, height: this.height };
-    drawBoxes(context, this.items, view, style);
+    const { labels, selected, width, height } = this;
+    drawBoxes(context, this.items, view, { line: 1.75, font: 12, labels, selected, width, height });
     this.onZoom(view.scale);
   }
 
