@@ -4,21 +4,29 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Security
+from fastapi.security import APIKeyHeader
+from starlette.middleware.cors import CORSMiddleware
 
+from service.api_keys import ApiKeyMiddleware, ApiKeys, split_keys
 from service.errors import install_error_handlers
-from service.middleware import BodyGuardMiddleware, RequestIdMiddleware
+from service.headers import READABLE_HEADERS, SENDABLE_HEADERS, SecurityHeadersMiddleware
+from service.middleware import BodyGuardMiddleware, FaultBarrierMiddleware, RequestIdMiddleware
 from service.predictor import Predictor
-from service.routers import detect, health, heatmap, inference_protocol, labelstudio, metrics, models, page
+from service.rate_limit import RateLimiter, RateLimitMiddleware
+from service.routers import detect, docs, health, heatmap, inference_protocol, labelstudio, metrics, models, page
 from service.routers.documentation import install_documentation
 from service.runtime import Runtime
-from service.settings import Settings
+from service.settings import Settings, split_list
 from service.watching import WatchMiddleware
 
 DESCRIPTION = """Finds tiny objects in aerial pictures and shows why it found them.
 
 Every error is a problem+json body (RFC 9457). Boxes and heat maps are in the picture as a person sees it,
 EXIF orientation applied."""
+
+# Checked by ApiKeyMiddleware, before the body is read; this one only tells /docs to ask for it.
+KEY_FIELD = Security(APIKeyHeader(name="X-API-Key", auto_error=False))
 
 
 def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None = None) -> FastAPI:
@@ -28,6 +36,7 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
         on_ready: called once, when the model is loaded, in the event loop.
     """
     runtime = Runtime(settings, on_ready)
+    limiter = RateLimiter.of(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -38,6 +47,8 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
         checking.cancel()
         runtime.pool.close()
         await runtime.store.close()
+        if limiter is not None:
+            await limiter.close()
         await asyncio.to_thread(runtime.tracing.close)
 
     app = FastAPI(
@@ -45,6 +56,8 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
         description=DESCRIPTION,
         version="1",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         telemetry=runtime.tracing.of_requests,
     )
     app.state.runtime = runtime
@@ -54,10 +67,31 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
     uploads.include_router(detect.router)
     uploads.include_router(heatmap.router)
     uploads.include_router(labelstudio.router)
-    for router in (uploads, models.router, health.router, inference_protocol.router, metrics.router, page.router):
+    for router in (uploads, models.router):
+        app.include_router(router, dependencies=[] if settings.api_keys is None else [KEY_FIELD])
+    for router in (health.router, inference_protocol.router, metrics.router, docs.router, page.router):
         app.include_router(router)
     install_documentation(app)
-    app.add_middleware(BodyGuardMiddleware, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
-    app.add_middleware(WatchMiddleware, metrics=runtime.metrics)
-    app.add_middleware(RequestIdMiddleware)  # added last = outermost: refusals of the guard carry the id too
+    _add_middleware(app, settings, limiter)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, limiter: RateLimiter | None) -> None:
+    """From the innermost to the outermost: what refuses is inside of what every answer carries."""
+    if limiter is not None:
+        app.add_middleware(RateLimitMiddleware, limiter=limiter)
+    if settings.api_keys is not None:
+        app.add_middleware(ApiKeyMiddleware, keys=ApiKeys(split_keys(settings.api_keys.get_secret_value())))
+    app.add_middleware(FaultBarrierMiddleware)
+    app.add_middleware(BodyGuardMiddleware, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
+    if origins := split_list(settings.cors_origins):
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=SENDABLE_HEADERS,
+            expose_headers=READABLE_HEADERS,
+        )
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(WatchMiddleware, metrics=app.state.runtime.metrics)
+    app.add_middleware(RequestIdMiddleware)

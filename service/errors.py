@@ -34,6 +34,10 @@ class MalformedBodyError(ServiceError):
     """The request body breaks its own format, for example a multipart body without a boundary."""
 
 
+class UnauthorizedError(ServiceError):
+    """No API key came, or a wrong one."""
+
+
 class UnknownImageError(ServiceError):
     """No stored result has this image id: never seen, expired or pushed out."""
 
@@ -74,6 +78,10 @@ class TooManyConnectionsError(ServiceError):
     """As many connections as allowed are already open."""
 
 
+class RateLimitError(ServiceError):
+    """This caller has made as many calls as it may in this time."""
+
+
 class QueueFullError(ServiceError):
     """As many calls as allowed are already waiting."""
 
@@ -111,6 +119,7 @@ PROBLEMS: dict[type[ServiceError], Problem] = {
     UndecodableImageError: Problem(400, "undecodable-image", "The image cannot be decoded"),
     MalformedRequestError: Problem(400, "malformed-request", "Not a valid HTTP request", {"Connection": "close"}),
     MalformedBodyError: Problem(400, "malformed-body", "The request body cannot be read"),
+    UnauthorizedError: Problem(401, "unauthorized", "An API key is needed", {"WWW-Authenticate": "Bearer"}),
     UnknownImageError: Problem(404, "unknown-image", "No such image"),
     UnknownModelError: Problem(404, "unknown-model", "No such model"),
     SlowHeadError: Problem(408, "slow-head", "The request head came too slowly", {"Connection": "close"}),
@@ -122,6 +131,7 @@ PROBLEMS: dict[type[ServiceError], Problem] = {
     ),
     InvalidParameterError: Problem(422, "invalid-parameter", "A parameter is not valid"),
     QueueFullError: Problem(429, "queue-full", "Too many calls are waiting", {"Retry-After": "1"}),
+    RateLimitError: Problem(429, "rate-limit", "Too many calls"),
     HeadTooLargeError: Problem(431, "head-too-large", "The request head is too large", {"Connection": "close"}),
     EngineError: Problem(500, "engine-failed", "The model failed"),
     NotReadyError: Problem(503, "not-ready", "The service is not ready", {"Retry-After": "5"}),
@@ -216,14 +226,14 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
     return problem_response(problem.status, problem.code, problem.title, detail, errors=errors)
 
 
-async def _on_any_exception(request: Request, error: Exception) -> JSONResponse:
-    """The last resort says nothing of the inside; the traceback is in the log."""
+def failure_response(scope: Scope, error: Exception) -> JSONResponse:
+    """Answer what nobody foresaw: the caller learns nothing of the inside, the traceback is in the log."""
+    if isinstance(error, ServiceError):
+        return service_error_response(error)
+    request = Request(scope)
     _log_failure(request, error)
-    request_id = _request_id(request)
     detail = "An error of ours; the log has it under this request id."
-    headers = {"Connection": "close"}  # as the server will do after an error that it sees
-    headers |= {"X-Request-ID": request_id} if request_id else {}
-    return problem_response(500, "internal", "Internal error", detail, headers, request_id=request_id)
+    return problem_response(500, "internal", "Internal error", detail, request_id=_request_id(request))
 
 
 def _log_failure(request: Request, error: Exception) -> None:
@@ -242,8 +252,7 @@ def body_limit_message(limit: int) -> str:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make every error of the app a problem+json body."""
+    """Make every foreseen error of the app a problem+json body; `FaultBarrierMiddleware` answers the rest."""
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(Exception, _on_any_exception)

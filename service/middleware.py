@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: a request id on everything, and a guard in front of request bodies."""
+"""Pure ASGI middleware: a request id on everything, an answer to every fault, a guard in front of request bodies."""
 
 import asyncio
 import re
@@ -14,6 +14,7 @@ from service.errors import (
     SlowBodyError,
     UnsupportedTypeError,
     body_limit_message,
+    failure_response,
     service_error_response,
 )
 
@@ -43,6 +44,35 @@ class RequestIdMiddleware:
             await send(message)
 
         await self.app(scope, receive, send_with_id)
+
+
+class FaultBarrierMiddleware:
+    """Answer what nobody foresaw, so that such an answer passes through the outer middleware like any other.
+
+    The framework's own last resort lies outside of all middleware and hands the error on to the server.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        except Exception as error:  # the last resort
+            response = failure_response(scope, error)  # logs it, too
+            if begun:
+                raise  # the server cuts the connection: half an answer must not look whole
+            await response(scope, receive, send)
 
 
 class BodyGuardMiddleware:

@@ -22,6 +22,7 @@ from service.errors import (
     TooManyConnectionsError,
     service_error_response,
 )
+from service.headers import RAW_SECURITY_HEADERS
 from service.imaging import silence_pillow_warnings
 from service.logs import configure_logging
 from service.metrics import Metrics
@@ -176,7 +177,8 @@ def _head_too_large() -> HeadTooLargeError:
 
 
 def _on_the_wire(response: ProblemResponse) -> bytes:
-    lines = [f"HTTP/1.1 {response.status_code} ".encode(), *(b": ".join(header) for header in response.raw_headers)]
+    headers = response.raw_headers + RAW_SECURITY_HEADERS
+    lines = [f"HTTP/1.1 {response.status_code} ".encode(), *(b": ".join(header) for header in headers)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body)
 
 

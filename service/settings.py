@@ -1,22 +1,28 @@
 """Everything an operator can set, read from `HEATQUERY_*` environment variables."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
+from limits import parse_many
 from pydantic import AnyHttpUrl, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
+from service.api_keys import split_keys
 from service.logs import LogLevel
 
 # Pillow itself refuses a picture above twice its own limit, so a higher gate would promise too much.
 PILLOW_HARD_LIMIT = 178_956_970
+# Where compose and Kubernetes mount secrets: the file heatquery_api_keys is the setting HEATQUERY_API_KEYS, and so on.
+SECRETS = Path("/run/secrets")
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 
 class Settings(BaseSettings):
     """Frozen and checked at construction; built by the command line or a test, never at import."""
 
-    model_config = SettingsConfigDict(env_prefix="HEATQUERY_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="HEATQUERY_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -62,6 +68,17 @@ class Settings(BaseSettings):
     connections: int = Field(
         default=512, ge=1, description="Open connections of one process; a further one gets 503 and is closed."
     )
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys that callers must present, separated by commas or white space; unset: open to everyone.",
+    )
+    rate_limit: str = Field(
+        default="", description="Expensive calls that one key, or else one address, may make: 20/second; empty: any."
+    )
+    cors_origins: str = Field(
+        default="",
+        description="Web origins whose pages may call, separated by commas: https://maps.example; empty: none.",
+    )
     store: SecretStr = Field(
         default=SecretStr("memory"),
         description="Where results for GET /heatmap are kept: memory (of this process), or a Redis that all replicas "
@@ -92,10 +109,60 @@ class Settings(BaseSettings):
             raise ValueError("must be memory, or redis://HOST, rediss://HOST or unix:///PATH with what redis-py takes")
         return store
 
+    @field_validator("api_keys")
+    @classmethod
+    def _sound_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        """Refuse an empty text: a secret that failed to arrive must not open the service."""
+        if keys is not None:
+            split_keys(keys.get_secret_value())
+        return keys
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _known_rate(cls, rate: str) -> str:
+        """Refuse also two rates at once, and none at all."""
+        try:
+            (limit,) = parse_many(rate or "1/second")
+        except ValueError:
+            limit = None
+        if limit is None or limit.amount < 1:
+            raise ValueError("is not a rate; write 20/second, 600/minute or 5000/day")
+        return rate
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, origins: str) -> str:
+        for origin in split_list(origins):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an exact origin; write https://maps.example or http://localhost:3000"
+                )
+        return origins
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then files with secrets, where the folder is there."""
+        if not SECRETS.is_dir():
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=SECRETS)
+
+
+def split_list(text: str) -> list[str]:
+    """The items of a setting that is a list separated by commas."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
 
 def is_secret(name: str) -> bool:
     """Whether the value of this setting must never be shown."""
-    return name in Settings.model_fields and Settings.model_fields[name].annotation is SecretStr
+    kind = Settings.model_fields[name].annotation if name in Settings.model_fields else None
+    return SecretStr in (kind, *get_args(kind))
 
 
 def _is_store(text: str) -> bool:

@@ -29,8 +29,8 @@ def _meaning(kind: type[ServiceError]) -> str:
     return " ".join((kind.__doc__ or "").split())
 
 
-UPLOAD_PROBLEMS = _document(400, 408, 413, 415, 422, 429, 503, 504)
-SETUP_PROBLEMS = _document(400, 408, 413, 415, 422, 429, 503)
-LOOKUP_PROBLEMS = _document(404, 422, 429, 503, 504)
-MODEL_PROBLEMS = _document(404, 503)
+UPLOAD_PROBLEMS = _document(400, 401, 408, 413, 415, 422, 429, 503, 504)
+SETUP_PROBLEMS = _document(400, 401, 408, 413, 415, 422, 429, 503)
+LOOKUP_PROBLEMS = _document(401, 404, 422, 429, 503, 504)
+MODEL_PROBLEMS = _document(401, 404, 503)
 HEALTH_PROBLEMS = _document(503)
