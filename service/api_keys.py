@@ -1,6 +1,7 @@
 """API keys: who may call. Checked before a byte of the body is read."""
 
 import re
+from base64 import b64decode
 from collections.abc import Iterable
 from hashlib import sha256
 from hmac import compare_digest
@@ -12,7 +13,6 @@ from service.errors import UnauthorizedError, service_error_response
 
 MIN_KEY_CHARACTERS = 16
 _KEY = re.compile(rf"[!-~]{{{MIN_KEY_CHARACTERS},256}}")
-_BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 # Probes and metrics come from machines without a key. The pages hold no data, and a browser opens them without headers.
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json", "/favicon.ico"})
 OPEN_FOLDERS = ("/v2/health/", "/docs/", "/ui/")
@@ -45,7 +45,7 @@ class ApiKeys:
 
     def find(self, presented: str) -> str | None:
         """A name for the key that is safe to log and to count by; None for a wrong key."""
-        digest = sha256(presented.encode()).digest()
+        digest = sha256(presented.encode("latin-1")).digest()  # as headers are decoded
         found = None
         for known in self._digests:  # all of them, whichever fits
             if compare_digest(known, digest):
@@ -68,7 +68,7 @@ class ApiKeyMiddleware:
         caller = None if presented is None else self.keys.find(presented)
         if caller is None:
             wrong = "no key came" if presented is None else "the key is not known"
-            error = UnauthorizedError(f"{wrong}; send one as X-API-Key or as Authorization: Bearer")
+            error = UnauthorizedError(f"{wrong}; send one as X-API-Key, or as Authorization: Bearer")
             await service_error_response(error)(scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller
@@ -81,8 +81,17 @@ def is_open(path: str) -> bool:
 
 
 def presented_key(headers: Headers) -> str | None:
-    """The key that a request carries."""
+    """The key that a request carries; as password, for clients that know nothing else (Label Studio)."""
     if "x-api-key" in headers:
-        return headers["x-api-key"].strip()
-    bearer = _BEARER.fullmatch(headers.get("authorization", "").strip())
-    return bearer[1] if bearer else None
+        return headers["x-api-key"]
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return credentials.strip()
+        case "basic":
+            try:
+                return b64decode(credentials, validate=True).decode("latin-1").partition(":")[2]
+            except ValueError:
+                return ""
+        case _:
+            return None

@@ -35,7 +35,7 @@ class RequestIdMiddleware:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        # not unbound: an unforeseen error is logged further out, and each request is a task with a context of its own
+        # not unbound: each request is a task with a context of its own
         bind_contextvars(request_id=request_id)
 
         async def send_with_id(message: Message) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
-from math import ceil, floor
+from math import floor
 from time import monotonic, time
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ class RateLimiter:
             self._paused_until = monotonic() + _PAUSE_SECONDS
             return None
         self._paused_until = 0.0
-        return Verdict(allowed, remaining, max(1, ceil(reset - time())))
+        return Verdict(allowed, remaining, max(0, int(reset - time())) + 1)  # when it is over, not when it ends
 
     async def close(self) -> None:
         """Close the connections to Redis."""
