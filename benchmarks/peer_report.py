@@ -70,7 +70,7 @@ def report(figures: dict, unit: str) -> list[str]:
         unit: the model whose time the others are told in.
     """
     lines = [
-        f"{figures['machine']}; {figures['runtime']}; {figures['date']}, commit {_short(figures['commit'])}; "
+        f"{figures['machine']}; {figures['runtime']}; {figures['date']}, commit {short_commit(figures['commit'])}; "
         f"`{figures['model']}`, K = {figures['queries']} where nothing else is said; {figures['rounds']} rounds; "
         "medians, with the middle half in brackets.",
     ]
@@ -83,7 +83,7 @@ def report(figures: dict, unit: str) -> list[str]:
     return lines
 
 
-def _short(commit: str) -> str:
+def short_commit(commit: str) -> str:
     """Twelve digits are enough; whether there are changes on top must stay."""
     digits, dash, dirty = commit.partition("-")
     return f"`{digits[:12]}{dash}{dirty}`"
@@ -119,10 +119,10 @@ def _ratio(times: dict[str, NDArray[np.float64]], name: str, beside: str) -> Spr
     return Spread.of(times[name][:, 0] / times[beside][:, 0])
 
 
-def write_page(page: Path, lines: Sequence[str]) -> None:
+def write_page(page: Path, lines: Sequence[str], begin: str = BEGIN, end: str = END) -> None:
     """Put lines between the markers of a document. Raises ValueError if it has none."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{page} needs the lines {BEGIN!r} and {END!r}, between which the tables go")
-    page.write_text("\n".join([before + BEGIN, *lines, END + after]), encoding="utf-8")
+    before, found_begin, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise ValueError(f"{page} needs the lines {begin!r} and {end!r}, between which the tables go")
+    page.write_text("\n".join([before + begin, *lines, end + after]), encoding="utf-8")
