@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -116,7 +116,7 @@ class Connections:
 
     async def _exchange(self, request: bytes) -> tuple[int, bytes]:
         while self._idle and self._idle[-1][0].at_eof():  # the server closed it meanwhile
-            self._idle.pop()[1].close()
+            await _hang_up(self._idle.pop()[1])
         reader, writer = self._idle.pop() if self._idle else await self._open()
         keep = False
         try:
@@ -126,7 +126,7 @@ class Connections:
             if keep:
                 self._idle.append((reader, writer))
             else:
-                writer.close()
+                await _hang_up(writer)
         return status, body
 
     async def abandon(self, call: Call, seconds: float) -> None:
@@ -135,16 +135,22 @@ class Connections:
         writer.write(call.numbered(next(self._serials)))
         await asyncio.sleep(seconds)
         writer.transport.abort()
+        await _hang_up(writer)
 
     async def close(self) -> None:
         """Close what is idle."""
-        for _, writer in self._idle:
-            writer.close()
-        self._idle.clear()
+        while self._idle:
+            await _hang_up(self._idle.pop()[1])
 
     def _open(self) -> "asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]":
         opening = asyncio.open_connection(self._address.host, self._address.port, limit=1 << 20)
         return asyncio.ensure_future(opening)
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):  # the other side was first
+        await writer.wait_closed()
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool, bytes]:

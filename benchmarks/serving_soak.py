@@ -148,9 +148,9 @@ def mistakes(picture: bytes) -> list[tuple[Call, int]]:
 
 
 def bomb() -> bytes:
-    """A PNG that says it has 900 megapixels."""
+    """A PNG that says it has 144 megapixels."""
     buffer = BytesIO()
     Image.new("L", (1, 1)).save(buffer, "PNG")
     small = buffer.getvalue()
-    header = small[12:16] + (30_000).to_bytes(4, "big") * 2 + small[24:29]
+    header = small[12:16] + (12_000).to_bytes(4, "big") * 2 + small[24:29]
     return small[:12] + header + zlib.crc32(header).to_bytes(4, "big") + small[33:]

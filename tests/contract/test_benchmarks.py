@@ -76,3 +76,15 @@ def test_latency_times_each_variant_and_weighs_the_service(toy_models: Path, tmp
     assert [(row["width"], row["height"]) for row in weighed] == [(160, 160), (800, 600)]
     assert all(row["after_mb"] <= row["peak_mb"] for row in weighed)
     assert "pictures of 800 x 600 px" in printed
+
+
+def test_serving_weighs_a_call_over_http_against_the_bare_graphs(
+    toy_models: Path, data_set: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- serving: begin -->\n<!-- serving: end -->\n", encoding="utf-8")
+    options = ["--data", data_set, "--json", tmp_path / "out.json", "--page", page]
+    run("serving.py", toy_models / "toy" / "1", *options, "--only", "overhead", "--scale", 0.05)
+    figures = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert len(figures["overhead"]["bare_ms"]) == len(figures["overhead"]["served_ms"]) == 6
+    assert "| overhead over the bare graphs | 8 % or 6 ms |" in page.read_text(encoding="utf-8")

@@ -233,12 +233,18 @@ def requirements(path: str) -> str:
     return re.sub(r"^\s*#.*\n?", "", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-def test_the_environment_of_the_peers_is_pinned_hashed_and_of_the_versions_that_we_run() -> None:
-    entries = requirements("benchmarks/requirements-peers.txt").replace("\\\n", " ").splitlines()
+@pytest.mark.parametrize(
+    ("file", "peers"),
+    [("requirements-peers.txt", {"ultralytics", "transformers"}), ("requirements-serving.txt", {"litserve", "ray"})],
+)
+def test_the_environment_of_the_peers_is_pinned_hashed_and_of_the_versions_that_we_run(
+    file: str, peers: set[str]
+) -> None:
+    entries = requirements(f"benchmarks/{file}").replace("\\\n", " ").splitlines()
     for entry in entries:
         assert re.fullmatch(r"[\w.\[\],-]+==[\w.+!]+( ; [^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+", entry), entry
     pinned = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", "\n".join(entries), re.MULTILINE))
     tested = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", requirements("requirements/dev.txt"), re.MULTILINE))
-    assert {"ultralytics", "transformers"} <= pinned.keys()
-    assert {"ultralytics", "transformers"}.isdisjoint(tested)
+    assert peers <= pinned.keys()
+    assert peers.isdisjoint(tested)
     assert {name for name in pinned if tested.get(name, pinned[name]) != pinned[name]} == set()
