@@ -30,7 +30,7 @@ class DetectOptions(TypedDict, total=False):
 
 
 class HeatOptions(TypedDict, total=False):
-    """Which heat."""
+    """Which heat; what is left out, or None, the service decides."""
 
     kind: HeatKind | None
     """What the class head sees, what the box head sees, their mix, objects per cell, or the mask of hot cells."""
@@ -38,6 +38,8 @@ class HeatOptions(TypedDict, total=False):
     """The heat of this class alone."""
     level: int | None
     """One feature level, 0 the finest; else the maximum of all."""
+    tile: int | Literal["auto", "off"] | None
+    """As for detections; with a picture, not with an image id."""
 
 
 class DrawOptions(HeatOptions, total=False):

@@ -4,7 +4,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -204,17 +206,23 @@ def test_an_address_without_http_is_refused(address: str) -> None:
 def test_a_full_queue_is_waited_for(
     make_client: MakeClient, connect: Connect, monkeypatch: pytest.MonkeyPatch, scene_png: bytes
 ) -> None:
-    address = make_client(workers=1, queue=0).base_url
+    address = make_client(queue=1).base_url
+    head = b"POST /detect HTTP/1.1\r\nHost: t\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n1"
     waits: list[float] = []
-    with socket.create_connection((address.host, address.port)) as slow:  # holds the only place with half an upload
-        slow.sendall(b"POST /detect HTTP/1.1\r\nHost: t\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n1")
-        wait_until(lambda: httpx.post(f"{address}/detect", content=b"").status_code == 429)
+    with ExitStack() as slow_uploads:  # they hold every place
+
+        def is_full() -> bool:
+            return httpx.post(f"{address}/detect", content=b"").status_code == 429
 
         def leave(seconds: float) -> None:
             waits.append(seconds)
-            slow.close()
-            wait_until(lambda: httpx.post(f"{address}/detect", content=b"").status_code != 429)
+            slow_uploads.close()
+            wait_until(lambda: not is_full())
 
+        while not is_full():
+            upload = slow_uploads.enter_context(socket.create_connection((address.host, address.port)))
+            upload.sendall(head)
+            time.sleep(0.02)
         pretend_to_sleep(monkeypatch, leave)
         assert len(connect(address).detect(scene_png)) == 2
     assert len(waits) == 1
