@@ -14,7 +14,7 @@ SECURITY_HEADERS = {
 }
 READABLE_HEADERS = (
     *("RateLimit", "RateLimit-Policy", "Retry-After", "X-Heatmap-Affine", "X-Image-ID"),
-    *("X-Model", "X-Model-SHA", "X-Request-ID"),
+    *("X-Model", "X-Model-SHA256", "X-Request-ID"),
 )
 """What pages of other origins may read of an answer, if they may call at all."""
 SENDABLE_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID")

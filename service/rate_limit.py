@@ -20,7 +20,6 @@ from service.errors import RateLimitError, service_error_response
 from service.settings import Settings
 
 _MAX_CALLERS = 10_000
-_REDIS_SECONDS = 0.25
 _PAUSE_SECONDS = 5.0  # after a failure of Redis
 logger = logging.getLogger("heatquery")
 
@@ -36,13 +35,15 @@ class Verdict(NamedTuple):
 class RateLimiter:
     """A sliding window: the last window counts in proportion to how much of it is still within reach."""
 
-    def __init__(self, limit: RateLimitItem, redis_url: str | None = None) -> None:
+    def __init__(self, limit: RateLimitItem, redis_url: str | None = None, redis_seconds: float = 0.25) -> None:
         """Connect to nothing yet.
 
         Args:
             redis_url: a server that all replicas share; it may hold a password and is never shown.
+            redis_seconds: how long a call waits for it.
         """
         self.limit = limit
+        self._redis_seconds = redis_seconds
         self._pool = ConnectionPool.from_url(redis_url) if redis_url else None
         self._window = SlidingWindowCounterRateLimiter(
             BoundedMemory() if self._pool is None else _redis_storage(self._pool)
@@ -52,15 +53,17 @@ class RateLimiter:
     @classmethod
     def of(cls, settings: Settings) -> "RateLimiter | None":
         """What the settings ask for; None: any number of calls."""
+        if not settings.rate_limit:
+            return None
         store = settings.store.get_secret_value()
-        return cls(parse(settings.rate_limit), None if store == "memory" else store) if settings.rate_limit else None
+        return cls(parse(settings.rate_limit), None if store == "memory" else store, settings.store_seconds)
 
     async def take(self, caller: str) -> Verdict | None:
         """Count one call; None where nobody knows, because Redis is away: then the call goes through."""
         if monotonic() < self._paused_until:
             return None
         try:
-            async with asyncio.timeout(_REDIS_SECONDS):
+            async with asyncio.timeout(self._redis_seconds):
                 allowed = await self._window.hit(self.limit, caller)
                 reset, remaining = await self._window.get_window_stats(self.limit, caller)
         except (StorageError, TimeoutError) as error:

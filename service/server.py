@@ -27,7 +27,7 @@ from service.imaging import silence_pillow_warnings
 from service.logs import configure_logging
 from service.metrics import Metrics
 from service.predictor import Predictor
-from service.settings import Settings
+from service.settings import Settings, split_list
 
 GRACE_SECONDS = 30  # for calls in flight when a stop signal comes
 MAX_HEAD_BYTES = 64 * 1024
@@ -79,6 +79,8 @@ def uvicorn_config(app: FastAPI, settings: Settings, log_level: str | None = Non
         log_config=None,  # its records go where ours go
         access_log=False,  # WatchMiddleware writes it
         server_header=False,
+        proxy_headers=bool(settings.proxies),  # uvicorn's own default believes whatever comes from the loopback
+        forwarded_allow_ips=split_list(settings.proxies),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 

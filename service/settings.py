@@ -1,6 +1,7 @@
 """Everything an operator can set, read from `HEATQUERY_*` environment variables."""
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
@@ -79,6 +80,11 @@ class Settings(BaseSettings):
         default="",
         description="Web origins whose pages may call, separated by commas: https://maps.example; empty: none.",
     )
+    proxies: str = Field(
+        default="",
+        description="Addresses or networks of reverse proxies, separated by commas, whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed: 10.0.0.0/8; empty: nobody's.",
+    )
     store: SecretStr = Field(
         default=SecretStr("memory"),
         description="Where results for GET /heatmap are kept: memory (of this process), or a Redis that all replicas "
@@ -138,6 +144,16 @@ class Settings(BaseSettings):
                     f"{origin!r} is not an exact origin; write https://maps.example or http://localhost:3000"
                 )
         return origins
+
+    @field_validator("proxies")
+    @classmethod
+    def _known_networks(cls, proxies: str) -> str:
+        for network in split_list(proxies):
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{network!r} is not an address or a network; write 10.0.0.7 or 10.0.0.0/8") from error
+        return proxies
 
     @classmethod
     def settings_customise_sources(

@@ -89,10 +89,14 @@ def test_each_key_has_a_rate_of_its_own(make_client: MakeClient, scene_png: byte
     assert [answer.status_code for answer in answers] == [200, 429, 200]
 
 
-def test_a_call_that_names_another_address_is_counted_for_its_own(make_client: MakeClient, scene_png: bytes) -> None:
-    client = make_client(rate_limit="1/hour")
-    post = [client.post("/detect", files={"file": scene_png}, headers={"X-Real-IP": f"192.0.2.{i}"}) for i in range(2)]
-    assert [answer.status_code for answer in post] == [200, 429]
+@pytest.mark.parametrize(("proxies", "statuses"), [("", [200, 429]), ("127.0.0.1", [200, 200])])
+def test_the_address_that_a_proxy_names_counts_where_the_proxy_is_known(
+    make_client: MakeClient, scene_png: bytes, proxies: str, statuses: list[int]
+) -> None:
+    client = make_client(rate_limit="1/hour", proxies=proxies)
+    headers = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(2)]
+    answers = [client.post("/detect", files={"file": scene_png}, headers=header) for header in headers]
+    assert [answer.status_code for answer in answers] == statuses
 
 
 @pytest.mark.parametrize("path", ["/livez", "/nothing", "/openapi.json", "/models", "/detect", "/docs"])
@@ -149,6 +153,12 @@ def test_an_origin_that_is_named_may_read(make_client: MakeClient) -> None:
 def test_an_origin_that_is_not_named_may_not(make_client: MakeClient, origin: str) -> None:
     answer = make_client(cors_origins=OTHER).get("/models", headers={"Origin": origin})
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_head_request_has_the_headers_alone(client: httpx.Client) -> None:
+    live, detect = client.head("/livez"), client.head("/detect")
+    assert (live.status_code, live.content, "x-frame-options" in live.headers) == (200, b"", True)
+    assert (detect.status_code, detect.content) == (405, b"")
 
 
 def test_docs_need_nothing_from_elsewhere(client: httpx.Client) -> None:

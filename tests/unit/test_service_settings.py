@@ -101,6 +101,68 @@ def test_the_settings_do_not_show_a_password() -> None:
     assert "word" not in repr(Settings(store=SecretStr("redis://:word@localhost")))
 
 
+@pytest.mark.parametrize("keys", ["", "short-secret", "sound-key-of-20-char,short-secret"])
+def test_a_wrong_key_is_never_shown(
+    keys: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEATQUERY_API_KEYS", keys)
+    assert main(["serve"]) == 2
+    shown = capsys.readouterr().err
+    assert "HEATQUERY_API_KEYS" in shown
+    assert "secret" not in shown
+    assert "sound" not in shown
+
+
+def test_keys_are_not_in_the_text_of_settings() -> None:
+    assert "0123456789" not in repr(Settings(api_keys=SecretStr("0123456789abcdef")))
+
+
+def test_a_mounted_secret_sets_a_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.settings.SECRETS", tmp_path)
+    monkeypatch.delenv("HEATQUERY_API_KEYS", raising=False)
+    (tmp_path / "heatquery_api_keys").write_text("key-of-alice-0123\nkey-of-bob-012345\n", encoding="utf-8")
+    keys = Settings().api_keys
+    assert keys is not None
+    assert keys.get_secret_value().split() == ["key-of-alice-0123", "key-of-bob-012345"]
+
+
+def test_the_environment_goes_before_a_mounted_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.settings.SECRETS", tmp_path)
+    monkeypatch.setenv("HEATQUERY_MAX_PIXELS", "123")
+    (tmp_path / "heatquery_max_pixels").write_text("456", encoding="utf-8")
+    assert Settings().max_pixels == 123
+
+
+@pytest.mark.parametrize("rate", ["", "20/second", "600 per minute", "5000/day", "3/10 seconds"])
+def test_a_rate_is_calls_in_a_time(rate: str) -> None:
+    assert Settings(rate_limit=rate).rate_limit == rate
+
+
+@pytest.mark.parametrize("rate", ["20", "often", "0/second", "-1/second", "1/second;9/minute"])
+def test_a_wrong_rate_is_refused_with_an_example(rate: str) -> None:
+    with pytest.raises(ValidationError, match="20/second"):
+        Settings(rate_limit=rate)
+
+
+@pytest.mark.parametrize("origins", ["", "https://maps.example", "http://localhost:3000, https://[::1]:8443"])
+def test_an_origin_is_a_scheme_and_a_host(origins: str) -> None:
+    assert Settings(cors_origins=origins).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "origins", ["*", "null", "maps.example", "https://*.example", "https://a.example/", "ftp://a.b"]
+)
+def test_an_origin_that_is_not_exact_is_refused(origins: str) -> None:
+    with pytest.raises(ValidationError, match="not an exact origin"):
+        Settings(cors_origins=origins)
+
+
+@pytest.mark.parametrize("proxies", ["*", "proxy.example", "10.0.0.1/8"])
+def test_a_proxy_that_is_no_address_is_refused(proxies: str) -> None:
+    with pytest.raises(ValidationError, match="not an address or a network"):
+        Settings(proxies=proxies)
+
+
 def test_every_error_has_a_place_in_the_table() -> None:
     assert set(ServiceError.__subclasses__()) == set(PROBLEMS)
 
