@@ -229,6 +229,26 @@ def test_a_full_queue_is_waited_for(
     assert waits[0] >= 1  # the service's Retry-After
 
 
+def test_a_key_opens_the_service(make_client: MakeClient, connect: Connect) -> None:
+    address = make_client(api_keys="k" * 32).base_url
+    assert connect(address, api_key="k" * 32).models()[0].name == "toy"
+    with pytest.raises(ProblemError, match="the key is not known") as caught:
+        connect(address, api_key="wrong" * 8).models()
+    assert not caught.value.concerns_picture
+    assert connect(address).ready() is True
+
+
+def test_a_rate_limit_beyond_the_deadline_is_told_at_once(
+    make_client: MakeClient, connect: Connect, scene_png: bytes
+) -> None:
+    asking = connect(make_client(rate_limit="1/hour").base_url, retries=RetryPolicy(deadline=30))
+    assert len(asking.detect(scene_png)) == 2
+    with pytest.raises(ProblemError) as caught:
+        asking.detect(scene_png)
+    assert caught.value.status == 429
+    assert "another would begin" in caught.value.__notes__[0]
+
+
 def test_a_service_that_comes_up_late_is_waited_for(
     connect: Connect, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
