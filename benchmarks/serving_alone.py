@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from time import perf_counter
+from dataclasses import dataclass, field
+from time import perf_counter, process_time
+
+import numpy as np
 
 from benchmarks.load import Call, Connections, closed_loop, connected, get, open_loop
 from benchmarks.serving_bench import Bench
@@ -14,7 +17,7 @@ from benchmarks.serving_servers import CORES, Server, running, start_ours, wait_
 STARTS = 5
 OVERHEAD_CALLS, OVERHEAD_WARM_UP = 120, 5
 MIXED_LOAD = 0.5
-MIXED_ROUNDS, MIXED_SECONDS = 5, 20.0
+MIXED_ROUNDS, MIXED_SECONDS = 5, 15.0
 CALLERS, SATURATION_SECONDS = 8, 8.0
 
 
@@ -41,22 +44,43 @@ def measure_overhead(bench: Bench) -> Overhead:
     server = start_ours(bench.model_dir, bench.log)
     with running(server, bench.pictures.sparse[0]):
         calls = [call for call, _ in zip(bench.pictures.mixed(0), range(bench.scaled(OVERHEAD_CALLS)), strict=False)]
-        bare_ms, served_ms = asyncio.run(_by_turns(server, bare, calls))
-    return Overhead(provenance=bench.provenance, settings=server.settings, bare_ms=bare_ms, served_ms=served_ms)
+        asyncio.run(_by_turns(server, bare, calls[:OVERHEAD_WARM_UP]))
+        before = server.cpu_seconds()
+        turns = asyncio.run(_by_turns(server, bare, calls))
+        served_cpu_ms = (server.cpu_seconds() - before) * 1e3 / len(calls)
+    return Overhead(
+        provenance=bench.provenance,
+        settings=server.settings,
+        bare_ms=turns.bare_ms,
+        served_ms=turns.served_ms,
+        bare_cpu_ms=float(np.mean(turns.bare_cpu_ms)),
+        served_cpu_ms=served_cpu_ms,
+    )
 
 
-async def _by_turns(server: Server, bare: Pipeline, calls: Sequence[Call]) -> tuple[list[float], list[float]]:
-    times: dict[bool, list[float]] = {True: [], False: []}
+@dataclass(frozen=True)
+class _Turns:
+    """Milliseconds of each call."""
+
+    bare_ms: list[float] = field(default_factory=list)
+    bare_cpu_ms: list[float] = field(default_factory=list)
+    served_ms: list[float] = field(default_factory=list)
+
+
+async def _by_turns(server: Server, bare: Pipeline, calls: Sequence[Call]) -> _Turns:
+    turns = _Turns()
     async with connected(server.address, at_most=1) as connections:
-        for number, call in enumerate([*calls[:OVERHEAD_WARM_UP], *calls]):
+        for number, call in enumerate(calls):
             for served in (True, False) if number % 2 else (False, True):
-                begun = perf_counter()
+                begun, cpu = perf_counter(), process_time()
                 if served:
                     await _require_ok(connections, call)
+                    turns.served_ms.append((perf_counter() - begun) * 1e3)
                 else:
                     bare.detect(call.picture)
-                times[served].append((perf_counter() - begun) * 1e3)
-    return tuple(times[served][min(OVERHEAD_WARM_UP, len(calls)) :] for served in (False, True))  # pyright: ignore[reportReturnType]
+                    turns.bare_ms.append((perf_counter() - begun) * 1e3)
+                    turns.bare_cpu_ms.append((process_time() - cpu) * 1e3)
+    return turns
 
 
 async def _require_ok(connections: Connections, call: Call) -> None:

@@ -128,6 +128,10 @@ class Overhead(Part):
     settings: str
     bare_ms: list[float]
     served_ms: list[float]
+    bare_cpu_ms: float
+    """CPU time of a call, on average."""
+    served_cpu_ms: float
+    """The same, of the server's processes."""
 
 
 class Mixed(Part):

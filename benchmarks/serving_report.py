@@ -177,11 +177,11 @@ def _latency_section(part: Latency) -> Iterator[str]:
 
 
 def _overhead_section(part: Overhead) -> Iterator[str]:
-    yield "| bare ms | over HTTP ms | difference ms | pictures |"
-    yield "|--:|--:|--:|--:|"
+    yield "| bare ms | over HTTP ms | difference ms | bare CPU ms | CPU ms of the server | pictures |"
+    yield "|--:|--:|--:|--:|--:|--:|"
     columns = (part.bare_ms, part.served_ms, np.subtract(part.served_ms, part.bare_ms))
     told = " | ".join(Spread.of(np.array(values)).told(1) for values in columns)
-    yield f"| {told} | {len(part.bare_ms)} |"
+    yield f"| {told} | {part.bare_cpu_ms:.1f} | {part.served_cpu_ms:.1f} | {len(part.bare_ms)} |"
 
 
 def _mixed_section(part: Mixed) -> Iterator[str]:

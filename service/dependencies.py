@@ -10,8 +10,8 @@ from service.runtime import Runtime
 from service.uploads import read_upload
 
 
-def get_runtime(request: Request) -> Runtime:
-    """The runtime that the app factory made."""
+async def get_runtime(request: Request) -> Runtime:
+    """The runtime that the app factory made. Not a plain `def`: FastAPI would run that in a thread, on every call."""
     return request.app.state.runtime
 
 

@@ -102,6 +102,10 @@ def overload(**changes: Any) -> Overload:
     return Overload(**told | changes)
 
 
+def overhead(bare_ms: list[float], served_ms: list[float]) -> Overhead:
+    return Overhead(provenance=WHERE, settings="", bare_ms=bare_ms, served_ms=served_ms, bare_cpu_ms=1, served_cpu_ms=2)
+
+
 def soak(end_mb: float) -> Soak:
     return Soak(
         provenance=WHERE,
@@ -214,8 +218,7 @@ def test_the_tail_is_judged_beside_the_best_peer(ours: float, reached: bool) -> 
 
 @pytest.mark.parametrize(("added", "bare", "reached"), [(5.9, 10.0, True), (7.9, 100.0, True), (8.1, 100.0, False)])
 def test_overhead_may_be_small_in_milliseconds_or_in_percent(added: float, bare: float, reached: bool) -> None:
-    part = Overhead(provenance=WHERE, settings="", bare_ms=[bare] * 3, served_ms=[bare + added] * 3)
-    assert verdict(overhead=part) == [reached]
+    assert verdict(overhead=overhead([bare] * 3, [bare + added] * 3)) == [reached]
 
 
 @pytest.mark.parametrize(("beside", "reached"), [(119.0, True), (121.0, False)])
@@ -267,7 +270,7 @@ def test_every_table_of_the_report_has_rows_as_wide_as_its_head() -> None:
         choice=Choice(provenance=WHERE, tried={"peer": {"one": [1.0]}}),
         saturation=saturation(heatquery=[12.0], peer=[10.0]),
         latency=latency(heatquery=[1.0], peer=[2.0]),
-        overhead=Overhead(provenance=WHERE, settings="", bare_ms=[1], served_ms=[2]),
+        overhead=overhead([1], [2]),
         mixed=Mixed(provenance=WHERE, rate=5, load=0.5, busy=dict.fromkeys(arms, 0.5), **arms),
         overload=overload(),
         start=Start(provenance=WHERE, ready=[1.0], first_answer=[2.0]),
