@@ -46,6 +46,24 @@ class HeatMaps:
 
 
 @dataclass(frozen=True)
+class ModelResult:
+    """What the model says of one canvas, or of all windows of a picture together.
+
+    Attributes:
+        boxes: (K, 4) xyxy in canvas pixels.
+        scores: (K, C).
+        seconds: by step: queue, encode, decode.
+    """
+
+    estimated_count: float
+    query_count: int
+    boxes: FloatArray
+    scores: FloatArray
+    maps: HeatMaps
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Analysis:
     """All that one run of the model says of one picture, before any threshold.
 

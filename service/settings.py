@@ -47,9 +47,33 @@ class Settings(BaseSettings):
         le=256,
         description="Threads inside one graph run; 0: every core this process may use.",
     )
-    workers: int = Field(default=2, ge=1, le=64, description="Pictures worked on at the same time.")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes, each with a model of its own and its share of the cores; for CPUs. On a GPU: 1.",
+    )
+    lanes: int = Field(default=2, ge=1, le=64, description="Graphs that run at the same time in a process.")
+    batch: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Most pictures in one run of a graph; 0: 1 on a CPU, where more does not pay, and 8 on a GPU.",
+    )
+    batch_wait_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="How long an incomplete batch waits for company; 0: never, it takes what has come meanwhile.",
+    )
+    picture_threads: int = Field(
+        default=2, ge=1, le=64, description="Threads that read, resize and draw pictures in a process."
+    )
     queue: int = Field(
-        default=16, ge=0, le=10_000, description="Calls that may wait for a worker; a further one gets 429."
+        default=32, ge=1, le=10_000, description="Calls inside a process at once; a further one gets 429."
+    )
+    max_tiles: int = Field(
+        default=256, ge=1, le=10_000, description="Most tiles that one picture may be cut in by tile=."
     )
     max_upload_bytes: int = Field(default=32 * 1024**2, ge=1, description="Largest request body in bytes.")
     max_pixels: int = Field(
@@ -60,6 +84,9 @@ class Settings(BaseSettings):
     )
     deadline_seconds: float = Field(
         default=30.0, gt=0, description="Longest wait plus work of one call; beyond it 504."
+    )
+    drain_seconds: float = Field(
+        default=1.0, ge=0, description="Between a stop signal (not ready from then on) and the last call taken."
     )
     body_seconds: float = Field(default=20.0, gt=0, description="Longest time a request body may take to arrive.")
     header_seconds: float = Field(default=10.0, gt=0, description="Longest time a request head may take to arrive.")

@@ -13,12 +13,20 @@ from numpy.typing import NDArray
 from service.letterbox import FloatArray
 
 
+class DeviceArray(Protocol):
+    """An array that lies where the engine computes, and comes to the host only if somebody asks."""
+
+    def numpy(self) -> FloatArray:
+        """The values on the host."""
+        ...
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Outputs of the encoder graph for a batch.
 
     Attributes:
-        memory: L x (B, D, h, w).
+        memory: L x (B, D, h, w), on the engine's device or on the host.
         queries: (B, k_max, D), best proposals first.
         reference_boxes: (B, k_max, 4) cxcywh in fractions of the canvas.
         count: (B,) estimated number of objects.
@@ -27,13 +35,55 @@ class Encoded:
         heat: L x (B, 4, h, w) in [0, 1]; channels class, bbox, mixed, mask.
     """
 
-    memory: tuple[FloatArray, ...]
+    memory: tuple[DeviceArray | FloatArray, ...]
     queries: FloatArray
     reference_boxes: FloatArray
     count: FloatArray
     density: FloatArray
     class_heat: tuple[FloatArray, ...]
     heat: tuple[FloatArray, ...]
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """One picture of an encoded batch."""
+
+    batch: Encoded
+    row: int
+
+    @property
+    def count(self) -> FloatArray:
+        """(1,) estimated number of objects."""
+        return self.batch.count[self.row : self.row + 1]
+
+
+@dataclass(frozen=True)
+class DecoderInputs:
+    """What the decoder reads of a batch: B pictures that may come from different runs of the encoder.
+
+    Attributes:
+        memory: L x (B, D, h, w).
+        queries: (B, k_max, D).
+        reference_boxes: (B, k_max, 4).
+    """
+
+    memory: tuple[DeviceArray | FloatArray, ...]
+    queries: FloatArray
+    reference_boxes: FloatArray
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[EncodedRow]) -> "DecoderInputs":
+        """Put pictures together. A whole encoded batch in its own order is taken as it is, where it lies."""
+        first = rows[0].batch
+        if [row.row for row in rows] == list(range(len(first))) and all(row.batch is first for row in rows):
+            return cls(first.memory, first.queries, first.reference_boxes)
+        levels = range(len(first.memory))
+        memory = tuple(np.stack([on_host(row.batch.memory[level])[row.row] for row in rows]) for level in levels)
+        queries = np.stack([row.batch.queries[row.row] for row in rows])
+        return cls(memory, queries, np.stack([row.batch.reference_boxes[row.row] for row in rows]))
 
 
 @dataclass(frozen=True)
@@ -65,10 +115,15 @@ class Engine(Protocol):
         """
         ...
 
-    def decode(self, encoded: Encoded, query_counts: Sequence[int]) -> Decoded:
+    def decode(self, inputs: DecoderInputs, query_counts: Sequence[int]) -> Decoded:
         """Run the decoder with `query_counts[i]` queries for row i; the batch runs at the largest of them.
 
         Raises:
             OutOfMemoryError, EngineError.
         """
         ...
+
+
+def on_host(values: DeviceArray | FloatArray) -> FloatArray:
+    """The values in the host's memory, without a copy if they are there already."""
+    return values if isinstance(values, np.ndarray) else values.numpy()

@@ -7,12 +7,20 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.engines.base import Decoded, Encoded
+from service.engines.base import Decoded, DecoderInputs, DeviceArray, Encoded, EncodedRow
 from service.errors import EngineError, OutOfMemoryError
 from service.letterbox import FloatArray
 from service.manifest import ModelFolder
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# On CUDA: as exact as it was compared, memory that grows by what is needed, and no timing of every kernel at each new
+# batch or K, which takes seconds. Source: ONNX Runtime documentation, "CUDA Execution Provider".
+CUDA_OPTIONS = {
+    "use_tf32": "0",
+    "arena_extend_strategy": "kSameAsRequested",
+    "cudnn_conv_algo_search": "HEURISTIC",
+}
+Input = NDArray[np.generic] | DeviceArray
 
 
 class EngineLoadError(Exception):
@@ -36,6 +44,7 @@ class OnnxEngine:
         self._encoder = _open_session(self._files.encoder, folder.graphs, PROVIDERS[provider], threads)
         self._decoder = _open_session(self._files.decoder, folder.graphs, PROVIDERS[provider], threads)
         self._levels = len(folder.manifest.strides)
+        self._device = provider
         self._check_names()
 
     @property
@@ -44,28 +53,29 @@ class OnnxEngine:
         return self._encoder.get_providers()[0]
 
     def encode(self, images: NDArray[np.uint8]) -> Encoded:
-        """Run the encoder on (B, 3, S, S) RGB."""
-        outputs = _run(self._encoder, encoder_outputs(self._levels), {"images": images})
+        """Run the encoder on (B, 3, S, S) RGB; the memory stays on the device, where the decoder reads it."""
+        outputs = _run(self._encoder, encoder_outputs(self._levels), {"images": images}, self._device)
+        read = {name: value.numpy() for name, value in outputs.items() if not name.startswith("memory_")}
         return Encoded(
             memory=tuple(outputs[f"memory_{level}"] for level in range(self._levels)),
-            queries=outputs["queries"],
-            reference_boxes=outputs["reference_boxes"],
-            count=outputs["count"],
-            density=outputs["density"],
-            class_heat=tuple(outputs[f"class_heat_{level}"] for level in range(self._levels)),
-            heat=tuple(outputs[f"heat_{level}"] for level in range(self._levels)),
+            queries=read["queries"],
+            reference_boxes=read["reference_boxes"],
+            count=read["count"],
+            density=read["density"],
+            class_heat=tuple(read[f"class_heat_{level}"] for level in range(self._levels)),
+            heat=tuple(read[f"heat_{level}"] for level in range(self._levels)),
         )
 
-    def decode(self, encoded: Encoded, query_counts: Sequence[int]) -> Decoded:
+    def decode(self, inputs: DecoderInputs, query_counts: Sequence[int]) -> Decoded:
         """Run the decoder with `query_counts[i]` queries for row i."""
         counts = np.asarray(query_counts)
         longest = int(counts.max())
-        inputs: dict[str, NDArray[np.generic]] = {f"memory_{i}": level for i, level in enumerate(encoded.memory)}
-        inputs["queries"] = np.ascontiguousarray(encoded.queries[:, :longest])
-        inputs["reference_boxes"] = np.ascontiguousarray(encoded.reference_boxes[:, :longest])
-        inputs["valid"] = np.arange(longest)[None, :] < counts[:, None]  # (B, K)
-        outputs = _run(self._decoder, ["boxes", "scores"], inputs)
-        return Decoded(outputs["boxes"], outputs["scores"])
+        feed: dict[str, Input] = {f"memory_{i}": level for i, level in enumerate(inputs.memory)}
+        feed["queries"] = np.ascontiguousarray(inputs.queries[:, :longest])
+        feed["reference_boxes"] = np.ascontiguousarray(inputs.reference_boxes[:, :longest])
+        feed["valid"] = np.arange(longest)[None, :] < counts[:, None]  # (B, K)
+        outputs = _run(self._decoder, ["boxes", "scores"], feed, self._device)
+        return Decoded(outputs["boxes"].numpy(), outputs["scores"].numpy())
 
     def check_outputs(self) -> None:
         """Run both graphs once on an empty canvas, at the largest K, and check what comes out.
@@ -84,7 +94,7 @@ class OnnxEngine:
         _expect("count", encoded.count, (1,))
         queries = min(manifest.query.k_max, encoded.queries.shape[1])
         _expect("reference_boxes", encoded.reference_boxes, (1, queries, 4))
-        decoded = self.decode(encoded, [queries])
+        decoded = self.decode(DecoderInputs.of_rows([EncodedRow(encoded, 0)]), [queries])
         _expect("boxes", decoded.boxes, (1, queries, 4))
         _expect("scores", decoded.scores, (1, queries, len(manifest.classes)))
 
@@ -127,8 +137,8 @@ def _open_session(name: str, graphs: Mapping[str, bytes], provider: str, threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        exact = {"use_tf32": "0"} if provider == PROVIDERS["cuda"] else {}  # as it was compared
-        session = ort.InferenceSession(graphs[name], options, providers=[(provider, exact)])
+        settings = CUDA_OPTIONS if provider == PROVIDERS["cuda"] else {}
+        session = ort.InferenceSession(graphs[name], options, providers=[(provider, settings)])
     except Exception as error:  # the runtime raises its own untyped errors for every kind of broken graph
         raise EngineLoadError(f"{name}: cannot be loaded: {str(error)[:300]}") from error
     if session.get_providers()[0] != provider:
@@ -138,16 +148,26 @@ def _open_session(name: str, graphs: Mapping[str, bytes], provider: str, threads
 
 
 def _run(
-    session: ort.InferenceSession, outputs: list[str], inputs: Mapping[str, NDArray[np.generic]]
-) -> dict[str, FloatArray]:
+    session: ort.InferenceSession, outputs: list[str], inputs: Mapping[str, Input], device: str
+) -> dict[str, ort.OrtValue]:
+    """Run a graph with inputs from the host or the device; what the decoder reads again stays on the device."""
     try:
-        values = session.run(outputs, dict(inputs))
+        binding = session.io_binding()
+        for name, value in inputs.items():
+            if isinstance(value, ort.OrtValue):
+                binding.bind_ortvalue_input(name, value)
+            else:
+                binding.bind_cpu_input(name, value)
+        for name in outputs:
+            binding.bind_output(name, device if name.startswith("memory_") else "cpu")
+        session.run_with_iobinding(binding)
+        values = binding.get_outputs()
     except Exception as error:  # untyped again; only the text tells memory from the rest
         text = str(error)
         if "alloc" in text.lower() or "out of memory" in text.lower():
             raise OutOfMemoryError("the model ran out of memory on this picture") from error
         raise EngineError("the model failed on this picture") from error
-    return {name: np.asarray(value) for name, value in zip(outputs, values, strict=True)}
+    return dict(zip(outputs, values, strict=True))
 
 
 def _expect(name: str, array: FloatArray, shape: tuple[int, ...]) -> None:

@@ -1,0 +1,215 @@
+"""Runs of the model: pictures are encoded in batches as they come, then decoded beside others that need as many queries.
+
+One event loop owns the queues, so nothing is locked; threads only run the graphs. A run never waits for company while
+nothing else runs, unless asked to. A batch that fails is taken apart, so that one picture does not spoil the others.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import count
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.analysis import HeatMaps, ModelResult
+from service.engines.base import DecoderInputs, EncodedRow, Engine
+from service.errors import EngineError, OutOfMemoryError, ServiceError
+from service.manifest import QuerySpec
+from service.metrics import Batched, Metrics
+from service.queries import query_counts
+
+Canvas = Callable[[], NDArray[np.uint8]]
+"""Draws (3, S, S); called in the thread that encodes it, so that waiting windows of a large picture hold no pixels."""
+
+ALIKE = 1.5  # pictures are decoded together if the most queries of any are at most this many times the fewest
+Output = TypeVar("Output")
+
+
+class Priority(IntEnum):
+    """Who goes first when several wait."""
+
+    INTERACTIVE = 0
+    TILE = 1
+
+
+@dataclass(eq=False)
+class _Item:
+    """A canvas on its way."""
+
+    canvas: Canvas
+    order: tuple[Priority, int]
+    future: "asyncio.Future[ModelResult]"
+    since: float = field(default_factory=perf_counter)
+    seconds: dict[str, float] = field(default_factory=lambda: {"queue": 0.0, "encode": 0.0, "decode": 0.0})
+    encoded: EncodedRow | None = None
+    queries: int = 0
+
+    def leaves_queue(self) -> None:
+        self.seconds["queue"] += perf_counter() - self.since
+
+
+class Scheduler:
+    """Shares an engine among calls. To be made and used in one event loop."""
+
+    def __init__(
+        self, engine: Engine, spec: QuerySpec, metrics: Metrics, lanes: int, batch: int, wait_seconds: float
+    ) -> None:
+        """Start with empty queues.
+
+        Args:
+            lanes: graphs that run at the same time.
+            batch: most pictures in one run of a graph.
+            wait_seconds: how long an incomplete batch waits for company.
+        """
+        self._engine, self._spec, self._metrics = engine, spec, metrics
+        self._batch, self._wait_seconds = batch, wait_seconds
+        self._free = lanes
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="heatquery-model")
+        self._loop = asyncio.get_running_loop()
+        self._numbers = count()
+        self._waiting: dict[Batched, list[_Item]] = {"encode": [], "decode": []}
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(self, canvas: Canvas, priority: Priority = Priority.INTERACTIVE) -> ModelResult:
+        """Take one canvas through both graphs. A caller that is cancelled leaves the queue.
+
+        Raises:
+            OutOfMemoryError, EngineError.
+        """
+        item = _Item(canvas, (priority, next(self._numbers)), self._loop.create_future())
+        self._waiting["encode"].append(item)
+        self._pump()
+        return await item.future
+
+    def close(self) -> None:
+        """Let the runs at work end; drop what waits."""
+        for item in (*self._waiting["encode"], *self._waiting["decode"]):
+            item.future.cancel()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _pump(self) -> None:
+        """Start as many runs as there are free lanes and batches to fill them."""
+        while self._free and (chosen := self._next_batch()):
+            stage, items = chosen
+            self._waiting[stage] = [item for item in self._waiting[stage] if item not in items]
+            self._free -= 1
+            task = self._loop.create_task(self._carry_out(stage, items))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        for stage, waiting in self._waiting.items():
+            self._metrics.queue_depth[stage].set(len(waiting))
+
+    def _next_batch(self) -> tuple[Batched, list[_Item]] | None:
+        """What to run next: by priority, and what is half done before what is new."""
+        for stage, items in self._waiting.items():
+            self._waiting[stage] = sorted((item for item in items if not item.future.done()), key=_by_order)
+        encode, decode = self._waiting["encode"], self._waiting["decode"]
+        if decode and (not encode or decode[0].order[0] <= encode[0].order[0]):
+            return "decode", self._alike(decode)
+        if encode and self._may_begin(encode):
+            return "encode", encode[: self._batch]
+        return ("decode", self._alike(decode)) if decode else None
+
+    def _may_begin(self, encode: Sequence[_Item]) -> bool:
+        """Whether the batch is full or has waited long enough; else look again when it has."""
+        due = min(item.since for item in encode) + self._wait_seconds
+        if len(encode) >= self._batch or (missing := due - perf_counter()) <= 0:
+            return True
+        self._loop.call_later(missing, self._pump)
+        return False
+
+    def _alike(self, decode: Sequence[_Item]) -> list[_Item]:
+        """The first in the queue, and others that need about as many queries."""
+        group: list[_Item] = []
+        for item in decode:
+            numbers = [each.queries for each in (*group, item)]
+            if max(numbers) <= ALIKE * min(numbers) and len(group) < self._batch:
+                group.append(item)
+        return group
+
+    async def _carry_out(self, stage: Batched, items: list[_Item]) -> None:
+        """Run a batch in a thread, then hand its outcomes on."""
+        self._metrics.batch(stage, len(items))
+        for item in items:
+            item.leaves_queue()
+        work = self._encode if stage == "encode" else self._decode
+        begun = perf_counter()
+        try:
+            outcomes = await self._loop.run_in_executor(self._threads, lambda: in_parts(work, items))
+        except Exception as error:  # a fault of ours; whoever waits must hear of it
+            outcomes = [error] * len(items)
+        finally:
+            self._free += 1
+        for item, outcome in zip(items, outcomes, strict=True):
+            item.seconds[stage] = perf_counter() - begun
+            self._hand_on(item, outcome)
+        self._pump()
+
+    def _hand_on(self, item: _Item, outcome: EncodedRow | ModelResult | Exception) -> None:
+        if item.future.done():
+            return
+        match outcome:
+            case EncodedRow():
+                item.encoded, item.since = outcome, perf_counter()
+                try:
+                    (item.queries,) = query_counts(outcome.count, self._spec, outcome.batch.queries.shape[1])
+                except EngineError as error:
+                    item.future.set_exception(error)
+                else:
+                    self._waiting["decode"].append(item)
+            case ModelResult():
+                item.future.set_result(outcome)
+            case Exception():
+                item.future.set_exception(outcome)
+
+    def _encode(self, items: Sequence[_Item]) -> list[EncodedRow]:
+        encoded = self._engine.encode(np.stack([item.canvas() for item in items]))
+        return [EncodedRow(encoded, row) for row in range(len(items))]
+
+    def _decode(self, items: Sequence[_Item]) -> list[ModelResult]:
+        rows = [item.encoded for item in items if item.encoded is not None]
+        decoded = self._engine.decode(DecoderInputs.of_rows(rows), [item.queries for item in items])
+        return [
+            ModelResult(
+                estimated_count=float(row.count[0]),
+                query_count=item.queries,
+                boxes=decoded.boxes[index, : item.queries],
+                scores=decoded.scores[index, : item.queries],
+                maps=HeatMaps.of_row(row.batch, row.row),
+                seconds=item.seconds,
+            )
+            for index, (item, row) in enumerate(zip(items, rows, strict=True))
+        ]
+
+
+def in_parts(
+    work: Callable[[Sequence[_Item]], Sequence[Output]], items: Sequence[_Item]
+) -> list[Output | ServiceError]:
+    """Run a batch; one that fails runs once more in parts, so that every picture gets its own outcome.
+
+    Out of memory: in halves, which need less. Any other failure: one by one, as one picture may be the cause.
+    """
+    try:
+        return list(work(items))
+    except (OutOfMemoryError, EngineError) as error:
+        if len(items) == 1:
+            return [error]
+        size = -(-len(items) // 2) if isinstance(error, OutOfMemoryError) else 1
+    parts = [items[first : first + size] for first in range(0, len(items), size)]
+    return [outcome for part in parts for outcome in _once(work, part)]
+
+
+def _once(work: Callable[[Sequence[_Item]], Sequence[Output]], items: Sequence[_Item]) -> list[Output | ServiceError]:
+    try:
+        return list(work(items))
+    except (OutOfMemoryError, EngineError) as error:
+        return [error] * len(items)
+
+
+def _by_order(item: _Item) -> tuple[Priority, int]:
+    return item.order
