@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
 def score_folder(folder: ModelFolder, engine: OnnxEngine, pictures: CocoDataset) -> Metrics:
     """Send each picture the way a request goes, and score what comes back."""
     defaults, manifest = Settings(), folder.manifest
-    predictor = Predictor(folder, engine, defaults.max_pixels)
+    predictor = Predictor(folder, engine, defaults.max_pixels, defaults.max_tiles)
     wanted = DetectionOptions.from_manifest(manifest, LOWEST_SCORE, MAX_DETECTIONS)
     truths, detections, counts, queries = [], [], [], []
     for index in tqdm(range(len(pictures)), unit="picture", desc="model folder"):

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from service.engines.base import DecoderInputs
 from service.engines.onnx import OnnxEngine
 from service.manifest import ModelFolder, load_model_folder
 from service.settings import Settings
@@ -66,7 +67,7 @@ def time_variants(folder: ModelFolder, options: argparse.Namespace) -> list[dict
             begun = perf_counter()
             encoded = engines[threads].encode(image)
             half = perf_counter()
-            engines[threads].decode(encoded, [min(queries, encoded.queries.shape[1])])
+            engines[threads].decode(DecoderInputs.of_batch(encoded), [min(queries, encoded.queries.shape[1])])
             if number >= 2:  # the first two rounds warm up
                 times.append((half - begun, perf_counter() - half))
     return [

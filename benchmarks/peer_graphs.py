@@ -19,7 +19,7 @@ from export.pictures import Canvas, picture_paths, read_canvas
 from model.detector import Detector
 from model.presets import preset
 from service.manifest import InputSpec, QuerySpec
-from service.predictor import query_counts
+from service.queries import query_counts
 
 ROOT = Path(__file__).resolve().parents[1]
 

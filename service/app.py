@@ -9,6 +9,7 @@ from fastapi.security import APIKeyHeader
 from starlette.middleware.cors import CORSMiddleware
 
 from service.api_keys import ApiKeyMiddleware, ApiKeys, split_keys
+from service.disconnect import DisconnectMiddleware
 from service.errors import install_error_handlers
 from service.headers import READABLE_HEADERS, SENDABLE_HEADERS, SecurityHeadersMiddleware
 from service.middleware import BodyGuardMiddleware, FaultBarrierMiddleware, RequestIdMiddleware
@@ -45,7 +46,7 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
         yield
         loading.cancel()
         checking.cancel()
-        runtime.pool.close()
+        runtime.close()
         await runtime.store.close()
         if limiter is not None:
             await limiter.close()
@@ -83,6 +84,7 @@ def _add_middleware(app: FastAPI, settings: Settings, limiter: RateLimiter | Non
     if settings.api_keys is not None:
         app.add_middleware(ApiKeyMiddleware, keys=ApiKeys(split_keys(settings.api_keys.get_secret_value())))
     app.add_middleware(FaultBarrierMiddleware)
+    app.add_middleware(DisconnectMiddleware, metrics=app.state.runtime.metrics)
     app.add_middleware(BodyGuardMiddleware, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
     if origins := split_list(settings.cors_origins):
         app.add_middleware(

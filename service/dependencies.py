@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.pipeline import Pipeline
 from service.predictor import Predictor
 from service.runtime import Runtime
 from service.uploads import read_upload
@@ -18,17 +19,25 @@ async def get_runtime(request: Request) -> Runtime:
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
 
 
-async def get_predictor(runtime: RuntimeDep) -> Predictor:
+async def get_pipeline(runtime: RuntimeDep) -> Pipeline:
+    """The loaded model, at work; 503 before there is one."""
+    return runtime.require_pipeline()
+
+
+PipelineDep = Annotated[Pipeline, Depends(get_pipeline)]
+
+
+async def get_predictor(pipeline: PipelineDep) -> Predictor:
     """The loaded model; 503 before there is one."""
-    return runtime.require_predictor()
+    return pipeline.predictor
 
 
 PredictorDep = Annotated[Predictor, Depends(get_predictor)]
 
 
-async def read_admitted_upload(request: Request, runtime: RuntimeDep, predictor: PredictorDep) -> AsyncIterator[bytes]:
+async def read_admitted_upload(request: Request, runtime: RuntimeDep, _: PipelineDep) -> AsyncIterator[bytes]:
     """The picture of the request, read only where there is a model and a place for it, held until it is answered."""
-    with runtime.pool.upload_place():
+    with runtime.gate.place():
         yield await read_upload(request)
 
 

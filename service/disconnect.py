@@ -25,6 +25,11 @@ class DisconnectMiddleware:
         work = asyncio.current_task()
         assert work is not None
         watch: asyncio.Task[Message] | None = None
+        answering = False
+
+        def cancel_work(watched: "asyncio.Task[Message]") -> None:
+            if not (watched.cancelled() or answering):  # an answer on its way is let go: it costs nothing any more
+                work.cancel()
 
         async def receive_and_watch() -> Message:
             nonlocal watch
@@ -33,11 +38,16 @@ class DisconnectMiddleware:
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
                 watch = asyncio.create_task(_until_disconnect(receive))
-                watch.add_done_callback(lambda task: None if task.cancelled() else work.cancel())
+                watch.add_done_callback(cancel_work)
             return message
 
+        async def send_and_note(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            await send(message)
+
         try:
-            await self.app(scope, receive_and_watch, send)
+            await self.app(scope, receive_and_watch, send_and_note)
         except asyncio.CancelledError:
             if watch is None or not watch.done() or watch.cancelled():
                 raise  # somebody else wants this task to end

@@ -34,9 +34,7 @@ class Pipeline:
         self.scheduler = scheduler
         self._pool, self._metrics = pool, metrics
 
-    async def analyse(
-        self, data: bytes, tile: TileOption, make: Callable[[Analysis], Value]
-    ) -> Outcome[Value]:
+    async def analyse(self, data: bytes, tile: TileOption, make: Callable[[Analysis], Value]) -> Outcome[Value]:
         """Analyse an upload.
 
         Args:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from service.analysis import Analysis, HeatMaps, ModelResult
 from service.detections import DetectionOptions
-from service.engines.base import DecoderInputs, EncodedRow, Engine
+from service.engines.base import DecoderInputs, Engine
 from service.imaging import Picture, decode_picture
 from service.letterbox import Letterbox
 from service.manifest import ModelFolder
@@ -117,7 +117,7 @@ class Predictor:
         encoded = self.engine.encode(canvas[None])  # (3, S, S) -> (1, 3, S, S)
         between = perf_counter()
         counts = query_counts(encoded.count, self.manifest.query, encoded.queries.shape[1])
-        decoded = self.engine.decode(DecoderInputs.of_rows([EncodedRow(encoded, 0)]), counts)
+        decoded = self.engine.decode(DecoderInputs.of_batch(encoded), counts)
         return ModelResult(
             estimated_count=float(encoded.count[0]),
             query_count=counts[0],

@@ -1,22 +1,26 @@
-"""The one object behind the routers: settings, pool, store and, once it is ready, the predictor."""
+"""The one object behind the routers: settings, gate, store, metrics and, once it is ready, the pipeline."""
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from typing import Literal
 
 from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.errors import NotReadyError, ServiceError
+from service.gate import Gate
 from service.manifest import ModelFolderError, find_model_folder, load_model_folder
 from service.measured_store import MeasuredStore
 from service.metrics import Metrics
+from service.pipeline import Pipeline
 from service.predictor import Predictor
+from service.scheduler import Scheduler
 from service.settings import Settings
 from service.store import open_store
 from service.tracing import Tracing
 from service.work_pool import WorkPool
 
-Status = Literal["loading", "ready", "failed"]
+Status = Literal["loading", "ready", "failed", "stopping"]
 logger = logging.getLogger("heatquery")
 
 
@@ -27,17 +31,18 @@ class Runtime:
         self.settings = settings
         self.metrics = Metrics()
         self.tracing = Tracing.to(settings.otlp_endpoint)
-        self.pool = WorkPool(settings.workers, settings.queue, settings.deadline_seconds)
+        self.gate = Gate(settings.queue, settings.deadline_seconds)
+        self.pool = WorkPool(settings.picture_threads)
         self.store = MeasuredStore(open_store(settings), self.metrics)
         self.status: Status = "loading"
         self.reason = "the model is loading"
         self._on_ready = on_ready
-        self._predictor: Predictor | None = None
+        self._pipeline: Pipeline | None = None
 
     async def load(self) -> None:
         """Load the model off the event loop; a model that fails leaves the service live and not ready."""
         try:
-            self._predictor = await asyncio.to_thread(load_predictor, self.settings)
+            predictor = await asyncio.to_thread(load_predictor, self.settings)
         except (ModelFolderError, EngineLoadError, ServiceError) as error:
             self.status, self.reason = "failed", str(error)
             logger.error("not ready: %s", error)
@@ -46,22 +51,59 @@ class Runtime:
             self.status, self.reason = "failed", "the model could not be loaded; the log says why"
             logger.exception("not ready")
             return
-        self.status, self.reason = "ready", ""
-        model = self._predictor
-        name, version = model.manifest.name, model.manifest.version
-        self.metrics.ready(name, version, model.precision, model.engine.provider, model.sha256)
+        self._pipeline = Pipeline(predictor, self._schedule(predictor), self.pool, self.metrics)
+        manifest = predictor.manifest
+        self.metrics.ready(
+            manifest.name, manifest.version, predictor.precision, predictor.engine.provider, predictor.sha256
+        )
+        if self.status != "stopping":
+            self.status, self.reason = "ready", ""
         if self._on_ready:
-            self._on_ready(self._predictor)
+            self._on_ready(predictor)
 
-    def require_predictor(self) -> Predictor:
-        """The loaded model.
+    def _schedule(self, predictor: Predictor) -> Scheduler:
+        settings = self.settings
+        batch = settings.batch or (1 if settings.provider == "cpu" else 8)
+        return Scheduler(
+            predictor.engine,
+            predictor.manifest.query,
+            self.metrics,
+            lanes=settings.lanes,
+            batch=batch,
+            wait_seconds=settings.batch_wait_seconds,
+        )
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model is loaded."""
+        return self._pipeline is not None
+
+    def require_pipeline(self) -> Pipeline:
+        """The loaded model, at work; calls that come while the service stops are still taken.
 
         Raises:
             NotReadyError: still loading, or it could not be loaded.
         """
-        if self._predictor is None:
+        if self._pipeline is None:
             raise NotReadyError(self.reason)
-        return self._predictor
+        return self._pipeline
+
+    def require_ready(self) -> Predictor:
+        """The loaded model, for those who ask whether to send calls here. Raises NotReadyError."""
+        if self.status != "ready":
+            raise NotReadyError(self.reason)
+        return self.require_pipeline().predictor
+
+    def begin_stopping(self) -> None:
+        """Say that no further calls should come; those that do are taken."""
+        self.status, self.reason = "stopping", "the service is stopping"
+        self.metrics.not_ready()
+
+    def close(self) -> None:
+        """Let what runs end, and drop what waits."""
+        if self._pipeline is not None:
+            self._pipeline.scheduler.close()
+        self.pool.close()
 
 
 def load_predictor(settings: Settings) -> Predictor:
@@ -72,8 +114,9 @@ def load_predictor(settings: Settings) -> Predictor:
     """
     path = find_model_folder(settings.models, settings.model)
     folder = load_model_folder(path, settings.precision, settings.provider)
-    engine = OnnxEngine(folder, settings.provider, settings.threads)
+    threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
+    engine = OnnxEngine(folder, settings.provider, threads)
     engine.check_outputs()
-    predictor = Predictor(folder, engine, settings.max_pixels)
+    predictor = Predictor(folder, engine, settings.max_pixels, settings.max_tiles)
     predictor.warm_up()
     return predictor

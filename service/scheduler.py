@@ -1,4 +1,4 @@
-"""Runs of the model: pictures are encoded in batches as they come, then decoded beside others that need as many queries.
+"""Runs of the model: pictures are encoded in batches, then decoded beside others that need as many queries.
 
 One event loop owns the queues, so nothing is locked; threads only run the graphs. A run never waits for company while
 nothing else runs, unless asked to. A batch that fails is taken apart, so that one picture does not spoil the others.

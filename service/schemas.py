@@ -9,16 +9,34 @@ from service.colormaps import Colormap
 from service.heatmap import Kind
 from service.manifest import CalibrationSpec, DataSpec, InputSpec, PostprocessSpec, QuerySpec, SourceSpec
 from service.predictor import Predictor
+from service.tiling import TileOption
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Format = Literal["json", "geojson", "coco", "supervision", "labelstudio", "yolo"]
 MAX_DETECTIONS = 1500  # AI-TOD's longest list; no picture of that set has more objects
 
 
-class DetectQuery(BaseModel):
-    """Query of POST /detect; an unknown parameter is an error."""
+class TileQuery(BaseModel):
+    """What goes with every upload; an unknown parameter is an error."""
 
     model_config = ConfigDict(extra="forbid")
+
+    tile: str = Field(
+        "auto",
+        pattern=r"^(auto|off|[1-9]\d{1,5})$",
+        description="Cut a large picture into tiles of this side in pixels, so that tiny objects stay visible. "
+        "auto: where the longer side is over three times the model's input; off: never.",
+        examples=["auto", "off", "1024"],
+    )
+
+    @property
+    def tile_option(self) -> TileOption:
+        """The same with its type."""
+        return self.tile if self.tile in ("auto", "off") else int(self.tile)
+
+
+class DetectQuery(TileQuery):
+    """Query of POST /detect."""
 
     threshold: Fraction | None = Field(
         None,
@@ -46,7 +64,7 @@ class DetectQuery(BaseModel):
 
 
 class HeatmapQuery(BaseModel):
-    """Query of POST /heatmap; an unknown parameter is an error."""
+    """Which heat, and how to draw it; an unknown parameter is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -80,6 +98,10 @@ class HeatmapQuery(BaseModel):
         description="A picture, or the raw values at cell resolution with their position on the picture.",
         examples=["webp"],
     )
+
+
+class NewHeatmapQuery(HeatmapQuery, TileQuery):
+    """Query of POST /heatmap."""
 
 
 class StoredHeatmapQuery(HeatmapQuery):

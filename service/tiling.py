@@ -1,8 +1,8 @@
 """Pictures larger than the model's canvas: cut in windows that overlap, and put together again.
 
 The picture is resized once, to the scale at which a tile of the wanted size fills the canvas. All positions below are
-pixels of that resized picture ("canvas pixels"), so that boxes and heat of all windows share one frame. Windows begin at
-multiples of the largest stride, so that their heat cells fall together. Every place belongs to one window, its core;
+pixels of that resized picture ("canvas pixels"), so that boxes and heat of all windows share one frame. Windows begin
+at multiples of the largest stride, so that their heat cells fall together. Every place belongs to one window, its core;
 a box belongs to the window whose core holds its centre. What is larger than the overlap is whole in no window and is
 taken from one more look at the picture as a whole.
 """
@@ -10,7 +10,7 @@ taken from one more look at the picture as a whole.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from service.detections import pairwise_iou
 from service.errors import InvalidParameterError
 from service.letterbox import FloatArray, Letterbox
 
+AnyFloat = TypeVar("AnyFloat", bound=np.floating)
 TileOption = Literal["auto", "off"] | int
 AUTO_FROM, AUTO_TILE = 3, 2  # canvases: pictures with a longer side than 3 are cut in tiles of 2
 _OVERLAP_SHARE = 4  # of a window's side, at least one part in four
@@ -137,7 +138,7 @@ def join_results(tiling: Tiling, results: Sequence[ModelResult], overview: Model
     kept = _without_doubles(tiling, boxes, scores, source)
     everything = (*results, overview)
     return ModelResult(
-        estimated_count=float(maps.density.sum()),
+        estimated_count=float(maps.density.sum(dtype=np.float64)),
         query_count=sum(result.query_count for result in everything),
         boxes=boxes[kept],
         scores=scores[kept],
@@ -218,10 +219,11 @@ def _join_maps(tiling: Tiling, maps: Sequence[HeatMaps]) -> HeatMaps:
     )
 
 
-def _mosaic(tiling: Tiling, levels: Sequence[FloatArray]) -> FloatArray:
+def _mosaic(tiling: Tiling, levels: Sequence[NDArray[AnyFloat]]) -> NDArray[AnyFloat]:
     """(..., h, w) of each window to (..., H, W) of all of them."""
-    stride = tiling.frame.size // levels[0].shape[-1]
-    joined = np.zeros((*levels[0].shape[:-2], tiling.height // stride, tiling.width // stride), dtype=np.float32)
+    first = levels[0]
+    stride = tiling.frame.size // first.shape[-1]
+    joined = np.zeros((*first.shape[:-2], tiling.height // stride, tiling.width // stride), dtype=first.dtype)
     for window, values in zip(tiling.windows, levels, strict=True):
         x1, y1, x2, y2 = (edge // stride for edge in window.core)
         left, top = window.left // stride, window.top // stride

@@ -75,11 +75,16 @@ class DecoderInputs:
     reference_boxes: FloatArray
 
     @classmethod
+    def of_batch(cls, encoded: Encoded) -> "DecoderInputs":
+        """A whole encoded batch, where it lies."""
+        return cls(encoded.memory, encoded.queries, encoded.reference_boxes)
+
+    @classmethod
     def of_rows(cls, rows: Sequence[EncodedRow]) -> "DecoderInputs":
         """Put pictures together. A whole encoded batch in its own order is taken as it is, where it lies."""
         first = rows[0].batch
         if [row.row for row in rows] == list(range(len(first))) and all(row.batch is first for row in rows):
-            return cls(first.memory, first.queries, first.reference_boxes)
+            return cls.of_batch(first)
         levels = range(len(first.memory))
         memory = tuple(np.stack([on_host(row.batch.memory[level])[row.row] for row in rows]) for level in levels)
         queries = np.stack([row.batch.queries[row.row] for row in rows])

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.engines.base import Decoded, DecoderInputs, DeviceArray, Encoded, EncodedRow
+from service.engines.base import Decoded, DecoderInputs, DeviceArray, Encoded
 from service.errors import EngineError, OutOfMemoryError
 from service.letterbox import FloatArray
 from service.manifest import ModelFolder
@@ -94,7 +94,7 @@ class OnnxEngine:
         _expect("count", encoded.count, (1,))
         queries = min(manifest.query.k_max, encoded.queries.shape[1])
         _expect("reference_boxes", encoded.reference_boxes, (1, queries, 4))
-        decoded = self.decode(DecoderInputs.of_rows([EncodedRow(encoded, 0)]), [queries])
+        decoded = self.decode(DecoderInputs.of_batch(encoded), [queries])
         _expect("boxes", decoded.boxes, (1, queries, 4))
         _expect("scores", decoded.scores, (1, queries, len(manifest.classes)))
 

@@ -1,21 +1,21 @@
 """POST /detect: one picture in, its objects out."""
 
-from time import perf_counter
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from service.analysis import Analysis
-from service.dependencies import PredictorDep, RuntimeDep, UploadDep
+from service.dependencies import PipelineDep, RuntimeDep, UploadDep
 from service.detections import DetectionOptions, Detections
 from service.formats import write_answer
 from service.manifest import Manifest
+from service.pipeline import Outcome, Pipeline
 from service.predictor import Predictor
 from service.routers.classes import find_class
 from service.routers.documentation import detect_answers
 from service.routers.problems import UPLOAD_PROBLEMS
 from service.runtime import Runtime
 from service.schemas import DetectionItem, DetectQuery, DetectResponse, ModelName
+from service.tiling import TileOption
 from service.uploads import REQUEST_BODY
 
 router = APIRouter(tags=["detect"])
@@ -25,25 +25,26 @@ router = APIRouter(tags=["detect"])
     "/detect", response_class=Response, openapi_extra=REQUEST_BODY, responses={**detect_answers(), **UPLOAD_PROBLEMS}
 )
 async def detect(
-    query: Annotated[DetectQuery, Query()], data: UploadDep, predictor: PredictorDep, runtime: RuntimeDep
+    query: Annotated[DetectQuery, Query()], data: UploadDep, pipeline: PipelineDep, runtime: RuntimeDep
 ) -> Response:
     """Find the objects in one picture: a form with a part `file`, or the bytes with an `image/*` type."""
+    predictor = pipeline.predictor
     classes = None if query.classes is None else find_classes(predictor.manifest, query.classes)
     options = DetectionOptions.from_manifest(predictor.manifest, query.threshold, query.max_detections, classes)
-    answer = await detect_objects(data, options, predictor, runtime)
+    answer = await detect_objects(data, options, query.tile_option, pipeline, runtime)
     body, media_type = write_answer(answer, predictor.manifest.classes, query.format)
     headers = {"X-Image-ID": answer.image_id, **answer.model.headers()}
     return Response(body, media_type=media_type, headers=headers)
 
 
 async def detect_objects(
-    data: bytes, options: DetectionOptions, predictor: Predictor, runtime: Runtime
+    data: bytes, options: DetectionOptions, tile: TileOption, pipeline: Pipeline, runtime: Runtime
 ) -> DetectResponse:
     """Find the objects in a picture and keep its heat for GET /heatmap."""
-    arrived = perf_counter()
-    analysis, found, timing = await runtime.pool.run(lambda: _work(predictor, data, options, arrived))
-    await runtime.store.put(predictor.sha256, analysis)
-    return _response(predictor, analysis, found, timing)
+    work = pipeline.analyse(data, tile, lambda analysis: analysis.detections(options))
+    outcome = await runtime.gate.within_deadline(work)
+    await runtime.store.put(pipeline.predictor.sha256, outcome.analysis)
+    return _response(pipeline.predictor, outcome)
 
 
 def find_classes(manifest: Manifest, wanted: list[str]) -> set[int]:
@@ -51,21 +52,8 @@ def find_classes(manifest: Manifest, wanted: list[str]) -> set[int]:
     return {find_class(manifest, name.strip(), "classes") for item in wanted for name in item.split(",")}
 
 
-def _work(
-    predictor: Predictor, data: bytes, options: DetectionOptions, arrived: float
-) -> tuple[Analysis, Detections, dict[str, float]]:
-    """All that must not run on the event loop; times in milliseconds from `arrived`."""
-    begun = perf_counter()
-    analysis = predictor.analyse(data)
-    analysed = perf_counter()
-    found = analysis.detections(options)
-    done = perf_counter()
-    timing = {"queue": (begun - arrived) * 1e3, **analysis.timing_ms}
-    timing |= {"postprocess": (done - analysed) * 1e3, "total": (done - arrived) * 1e3}
-    return analysis, found, {step: round(value, 2) for step, value in timing.items()}
-
-
-def _response(predictor: Predictor, analysis: Analysis, found: Detections, timing: dict[str, float]) -> DetectResponse:
+def _response(predictor: Predictor, outcome: Outcome[Detections]) -> DetectResponse:
+    analysis, found = outcome.analysis, outcome.value
     names = predictor.manifest.classes
     items = [
         DetectionItem(
@@ -84,6 +72,6 @@ def _response(predictor: Predictor, analysis: Analysis, found: Detections, timin
         query_count=analysis.query_count,
         estimated_count=round(analysis.estimated_count, 2),
         detections=items,
-        timing_ms=timing,
+        timing_ms=outcome.timing_ms,
         notes=list(analysis.notes),
     )

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from service.dependencies import PredictorDep
+from service.dependencies import RuntimeDep
 from service.routers.problems import HEALTH_PROBLEMS
 from service.schemas import Health, ModelName
 
@@ -18,6 +18,6 @@ async def livez() -> Health:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=HEALTH_PROBLEMS)
-async def readyz(predictor: PredictorDep) -> Health:
+async def readyz(runtime: RuntimeDep) -> Health:
     """A model is verified, loaded on the provider asked for, and warmed up; else 503 with the reason."""
-    return Health(status="ready", model=ModelName.of(predictor))
+    return Health(status="ready", model=ModelName.of(runtime.require_ready()))

@@ -7,7 +7,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Response
 
 from service.analysis import Analysis
-from service.dependencies import PredictorDep, RuntimeDep, UploadDep
+from service.dependencies import PipelineDep, PredictorDep, RuntimeDep, UploadDep
 from service.detections import DetectionOptions
 from service.errors import InvalidParameterError, UnknownImageError
 from service.heatmap import (
@@ -28,7 +28,7 @@ from service.routers.classes import find_class
 from service.routers.documentation import heatmap_answers
 from service.routers.problems import LOOKUP_PROBLEMS, UPLOAD_PROBLEMS
 from service.runtime import Runtime
-from service.schemas import HeatmapQuery, HeatmapValues, ModelName, StoredHeatmapQuery
+from service.schemas import HeatmapQuery, HeatmapValues, ModelName, NewHeatmapQuery, StoredHeatmapQuery
 from service.settings import Settings
 from service.uploads import REQUEST_BODY
 
@@ -41,26 +41,28 @@ async def stored_heatmap(
 ) -> Response:
     """The heat map of a picture that was sent before."""
     subject = choose_subject(predictor.manifest, query)
-    analysis = await find_analysis(runtime, predictor, query.image_id)
-    return await runtime.pool.run(lambda: _answer(predictor, analysis, subject, query, runtime.settings))
+    with runtime.gate.place():
+        analysis = await find_analysis(runtime, predictor, query.image_id)
+        work = runtime.pool.run(lambda: _answer(predictor, analysis, subject, query, runtime.settings))
+        return await runtime.gate.within_deadline(work)
 
 
 @router.post(
     "/heatmap", response_class=Response, openapi_extra=REQUEST_BODY, responses={**heatmap_answers(), **UPLOAD_PROBLEMS}
 )
 async def heatmap(
-    query: Annotated[HeatmapQuery, Query()], data: UploadDep, predictor: PredictorDep, runtime: RuntimeDep
+    query: Annotated[NewHeatmapQuery, Query()], data: UploadDep, pipeline: PipelineDep, runtime: RuntimeDep
 ) -> Response:
     """The heat map of a picture sent now; the X-Image-ID of the answer serves for GET /heatmap."""
+    predictor = pipeline.predictor
     subject = choose_subject(predictor.manifest, query)
 
-    def work() -> tuple[Analysis, Response]:
-        analysis = predictor.analyse(data)
-        return analysis, _answer(predictor, analysis, subject, query, runtime.settings)
+    def draw(analysis: Analysis) -> Response:
+        return _answer(predictor, analysis, subject, query, runtime.settings)
 
-    analysis, response = await runtime.pool.run(work)
-    await runtime.store.put(predictor.sha256, analysis)
-    return response
+    outcome = await runtime.gate.within_deadline(pipeline.analyse(data, query.tile_option, draw))
+    await runtime.store.put(predictor.sha256, outcome.analysis)
+    return outcome.value
 
 
 async def find_analysis(runtime: Runtime, predictor: Predictor, image_id: str) -> Analysis:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from service.dependencies import PredictorDep, RuntimeDep
+from service.dependencies import PipelineDep, PredictorDep, RuntimeDep
 from service.detections import DetectionOptions
 from service.errors import ServiceError
 from service.formats import model_version, to_labelstudio_prediction
@@ -32,13 +32,13 @@ router = APIRouter(tags=["label studio"])
 
 async def read_setup(request: Request, runtime: RuntimeDep, _: PredictorDep) -> AsyncIterator[SetupRequest]:
     """The body, held like an upload: it may be as large."""
-    with runtime.pool.upload_place():
+    with runtime.gate.place():
         yield await read_json(request, SetupRequest)
 
 
 async def read_tasks(request: Request, runtime: RuntimeDep, _: PredictorDep) -> AsyncIterator[PredictRequest]:
     """The body, held like an upload: it holds some."""
-    with runtime.pool.upload_place():
+    with runtime.gate.place():
         yield await read_json(request, PredictRequest)
 
 
@@ -60,10 +60,11 @@ async def set_up_project(
 @router.post("/predict", openapi_extra=json_body(PredictRequest), responses=UPLOAD_PROBLEMS)
 async def predict_tasks(
     body: Annotated[PredictRequest, Depends(read_tasks, scope="function")],
-    predictor: PredictorDep,
+    pipeline: PipelineDep,
     runtime: RuntimeDep,
 ) -> PredictAnswer:
     """Boxes for each task. The first picture that cannot be used ends the call: the protocol has no partial answer."""
+    predictor = pipeline.predictor
     labelling = read_labelling(body.label_config)
     options = DetectionOptions.from_manifest(predictor.manifest, classes=labelling.classes(predictor.manifest))
     uris: list[str] = []
@@ -74,7 +75,7 @@ async def predict_tasks(
     for number, uri in enumerate(uris):
         with _naming_task(number):
             data = await asyncio.to_thread(decode_picture_uri, uri)
-            answer = await detect_objects(data, options, predictor, runtime)
+            answer = await detect_objects(data, options, "auto", pipeline, runtime)
             results.append(to_labelstudio_prediction(answer, labelling.from_name, labelling.to_name))
     return PredictAnswer(results=results, model_version=model_version(ModelName.of(predictor)))
 

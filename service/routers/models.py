@@ -18,7 +18,7 @@ ModelVersionPath = Annotated[str, Path(description="As GET /models lists it.", e
 @router.get("/models")
 async def list_models(runtime: RuntimeDep) -> list[ModelInfo]:
     """Every loaded model; empty before the service is ready."""
-    return [ModelInfo.of(runtime.require_predictor())] if runtime.status == "ready" else []
+    return [ModelInfo.of(runtime.require_pipeline().predictor)] if runtime.has_model else []
 
 
 @router.get("/models/{name}", responses=MODEL_PROBLEMS)

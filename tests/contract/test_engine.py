@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.engines.base import Encoded
+from service.engines.base import Decoded, DecoderInputs, Encoded, EncodedRow
 from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.manifest import ModelFolder, load_model_folder
 
@@ -32,23 +32,43 @@ def images() -> np.ndarray:
     return batch
 
 
+def decode(engine: OnnxEngine, images: np.ndarray, counts: list[int]) -> Decoded:
+    return engine.decode(DecoderInputs.of_batch(engine.encode(images)), counts)
+
+
+def test_pictures_of_two_batches_decode_together_as_they_do_alone(engine: OnnxEngine, images: np.ndarray) -> None:
+    first, second = engine.encode(images[:2]), engine.encode(images[2:])
+    rows = [EncodedRow(second, 1), EncodedRow(first, 0), EncodedRow(second, 0)]
+    together = engine.decode(DecoderInputs.of_rows(rows), [16, 4, 9])
+    for index, (picture, count) in enumerate([(3, 16), (0, 4), (2, 9)]):
+        alone = decode(engine, images[picture : picture + 1], [count])
+        np.testing.assert_allclose(together.boxes[index, :count], alone.boxes[0], atol=1e-3)
+        np.testing.assert_allclose(together.scores[index, :count], alone.scores[0], atol=1e-5)
+
+
+def test_a_whole_batch_in_its_own_order_is_decoded_where_it_lies(engine: OnnxEngine, images: np.ndarray) -> None:
+    encoded = engine.encode(images)
+    inputs = DecoderInputs.of_rows([EncodedRow(encoded, row) for row in range(4)])
+    assert inputs.memory is encoded.memory
+
+
 def test_a_picture_in_a_batch_of_four_gives_what_it_gives_alone(engine: OnnxEngine, images: np.ndarray) -> None:
     counts = [4, 5, 9, 16]
-    together = engine.decode(engine.encode(images), counts)
+    together = decode(engine, images, counts)
     for row, count in enumerate(counts):
-        alone = engine.decode(engine.encode(images[row : row + 1]), [count])
+        alone = decode(engine, images[row : row + 1], [count])
         np.testing.assert_allclose(together.boxes[row, :count], alone.boxes[0], atol=1e-3)
         np.testing.assert_allclose(together.scores[row, :count], alone.scores[0], atol=1e-5)
 
 
 def test_queries_beyond_a_picture_s_own_count_score_zero(engine: OnnxEngine, images: np.ndarray) -> None:
-    decoded = engine.decode(engine.encode(images), [4, 4, 4, 9])
+    decoded = decode(engine, images, [4, 4, 4, 9])
     assert decoded.scores.shape == (4, 9, 2)
     assert (decoded.scores[:3, 4:] == 0).all()
 
 
 def test_the_batch_runs_at_the_largest_count(engine: OnnxEngine, images: np.ndarray) -> None:
-    assert engine.decode(engine.encode(images), [1, 2, 3, 7]).boxes.shape == (4, 7, 4)
+    assert decode(engine, images, [1, 2, 3, 7]).boxes.shape == (4, 7, 4)
 
 
 def test_counts_follow_the_objects(engine: OnnxEngine, images: np.ndarray) -> None:

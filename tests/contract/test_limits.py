@@ -39,7 +39,7 @@ def gate(monkeypatch: pytest.MonkeyPatch, client: httpx.Client) -> Iterator[thre
 
 
 def test_a_full_queue_answers_429_at_once(make_client: MakeClient, gate: threading.Event, scene_png: bytes) -> None:
-    client = make_client(workers=1, queue=2)
+    client = make_client(queue=3)
     gate.clear()
     with ThreadPoolExecutor(4) as callers:
         calls = [callers.submit(client.post, "/detect", files={"file": scene_png}) for _ in range(4)]
@@ -53,7 +53,7 @@ def test_a_full_queue_answers_429_at_once(make_client: MakeClient, gate: threadi
 
 
 def test_slow_uploads_take_places_and_give_them_back(make_client: MakeClient, scene_png: bytes) -> None:
-    client = make_client(workers=1, queue=1)
+    client = make_client(queue=2)
     head = f"POST /detect HTTP/1.1\r\nHost: test\r\nContent-Type: image/png\r\nContent-Length: {len(scene_png)}\r\n\r\n"
     address = ("127.0.0.1", client.base_url.port or 0)
     with socket.create_connection(address) as first, socket.create_connection(address) as second:
@@ -64,13 +64,32 @@ def test_slow_uploads_take_places_and_give_them_back(make_client: MakeClient, sc
         refused = client.post("/detect", files={"file": scene_png})
         assert time.perf_counter() - begun < 2
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-        assert "2 uploads are on their way" in refused.json()["detail"]
+        assert "2 calls are being worked on or waiting" in refused.json()["detail"]
         for connection in (first, second):
             connection.sendall(scene_png[10:])
         assert [connection.recv(12) for connection in (first, second)] == [b"HTTP/1.1 200"] * 2
     with ThreadPoolExecutor(2) as callers:
         calls = [callers.submit(client.post, "/detect", files={"file": scene_png}) for _ in range(2)]
         assert [call.result().status_code for call in calls] == [200, 200]
+
+
+def test_a_client_that_leaves_while_it_waits_takes_its_picture_along(
+    make_client: MakeClient, gate: threading.Event, scene_png: bytes
+) -> None:
+    client = make_client(lanes=1, queue=2)
+    head = f"POST /detect HTTP/1.1\r\nHost: test\r\nContent-Type: image/png\r\nContent-Length: {len(scene_png)}\r\n\r\n"
+    gate.clear()
+    with ThreadPoolExecutor(1) as callers:
+        busy = callers.submit(client.post, "/detect", files={"file": scene_png})
+        time.sleep(0.3)
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0)) as leaver:
+            leaver.sendall(head.encode() + scene_png)
+            time.sleep(0.3)
+            assert client.post("/detect", files={"file": scene_png}).status_code == 429
+        time.sleep(0.3)  # gone: its place is free, although the engine has not moved
+        stays = callers.submit(client.post, "/detect", files={"file": scene_png})
+        gate.set()
+        assert (busy.result().status_code, stays.result().status_code) == (200, 200)
 
 
 def test_a_late_call_is_answered_504_at_its_deadline(
@@ -126,7 +145,7 @@ def test_a_failure_of_the_engine_is_logged_under_the_request_id(
     def fail(*_: object) -> None:
         raise RuntimeError("shape mismatch in node 7")
 
-    monkeypatch.setattr("onnxruntime.InferenceSession.run", fail)
+    monkeypatch.setattr("onnxruntime.InferenceSession.run_with_iobinding", fail)
     answer = client.post("/detect", files={"file": scene_png}, headers={"X-Request-ID": "r-2"})
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:heatquery:problem:engine-failed")
     (record,) = [record for record in caplog.records if record.name == "heatquery"]

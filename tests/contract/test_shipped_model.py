@@ -24,7 +24,7 @@ DATA = PACKAGE.parent.parent / "shared" / "data" / "nwpu-vhr10"
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     loaded = load_model_folder(FOLDER)
-    return Predictor(loaded, OnnxEngine(loaded), max_pixels=10**7)
+    return Predictor(loaded, OnnxEngine(loaded), max_pixels=10**7, max_tiles=256)
 
 
 def test_it_is_verified_and_was_compared_on_twenty_real_pictures() -> None:

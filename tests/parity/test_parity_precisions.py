@@ -14,6 +14,7 @@ from export.manifest import Card
 from export.parity import Report
 from export.pictures import synthetic_canvases
 from export.release import Wish, release
+from service.engines.base import DecoderInputs
 from service.engines.onnx import OnnxEngine
 from service.manifest import load_model_folder
 
@@ -72,7 +73,7 @@ def test_the_service_runs_it(released: tuple[Path, Report], precision: str, canv
     engine = OnnxEngine(load_model_folder(released[0], precision))
     engine.check_outputs()
     encoded = engine.encode(canvases)
-    assert np.isfinite(engine.decode(encoded, [20] * len(canvases)).scores).all()
+    assert np.isfinite(engine.decode(DecoderInputs.of_batch(encoded), [20] * len(canvases)).scores).all()
 
 
 def test_int8_without_pictures_or_with_those_it_is_judged_on_is_refused(exported, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from export.runtime import query_counts
 from model.config import QueryConfig
 from model.queries import query_counts as query_counts_of_the_model
 from service.manifest import QuerySpec
-from service.predictor import query_counts as query_counts_of_the_service
+from service.queries import query_counts as query_counts_of_the_service
 
 
 def model_of(nodes: list[onnx.NodeProto], weights: list[TensorProto], kind: int = TensorProto.FLOAT) -> ModelProto:

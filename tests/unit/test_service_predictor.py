@@ -1,18 +1,14 @@
-"""How many queries a picture gets, and the pool that runs the work."""
-
-import asyncio
-import threading
+"""How many queries a picture gets, and what is a detection."""
 
 import numpy as np
 import pytest
 
 from service.analysis import Analysis, HeatMaps
 from service.detections import DetectionOptions
-from service.errors import DeadlineError, EngineError, QueueFullError
+from service.errors import EngineError
 from service.letterbox import Letterbox
 from service.manifest import QuerySpec
-from service.predictor import query_counts
-from service.work_pool import WorkPool
+from service.queries import query_counts
 
 SPEC = QuerySpec(k_min=100, k_max=600, t=3.0)
 
@@ -52,71 +48,3 @@ def test_a_box_in_the_padding_takes_no_place_in_the_list() -> None:
     )
     found = analysis.detections(DetectionOptions(np.zeros(1, np.float32), None, nms_iou=None, max_detections=1))
     assert found.boxes.tolist() == [[20, 20, 60, 60]]
-
-
-def test_a_pool_refuses_what_it_cannot_hold_and_recovers() -> None:
-    async def scenario() -> None:
-        pool, gate = WorkPool(workers=1, waiting=1, deadline_seconds=5), threading.Event()
-        calls = [asyncio.create_task(pool.run(gate.wait)) for _ in range(2)]
-        await asyncio.sleep(0)
-        with pytest.raises(QueueFullError):
-            await pool.run(lambda: None)
-        gate.set()
-        assert await asyncio.gather(*calls) == [True, True]
-        assert await pool.run(lambda: 7) == 7
-        pool.close()
-
-    asyncio.run(scenario())
-
-
-def test_late_work_keeps_its_place_until_it_ends() -> None:
-    async def scenario() -> None:
-        pool, gate = WorkPool(workers=1, waiting=0, deadline_seconds=0.05), threading.Event()
-        with pytest.raises(DeadlineError):
-            await pool.run(gate.wait)
-        with pytest.raises(QueueFullError), pool.upload_place():
-            pass
-        gate.set()
-        while pool.is_full:
-            await asyncio.sleep(0.001)
-        pool.close()
-
-    asyncio.run(scenario())
-
-
-def test_work_that_never_began_gives_its_place_back_at_the_deadline() -> None:
-    async def scenario() -> None:
-        pool, gate = WorkPool(workers=1, waiting=1, deadline_seconds=0.05), threading.Event()
-        calls = [asyncio.create_task(pool.run(gate.wait)) for _ in range(2)]
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [DeadlineError, DeadlineError]
-        with pool.upload_place():
-            pass
-        gate.set()
-        pool.close()
-
-    asyncio.run(scenario())
-
-
-def test_an_error_of_the_work_reaches_the_caller() -> None:
-    async def scenario() -> None:
-        pool = WorkPool(workers=1, waiting=0, deadline_seconds=5)
-        with pytest.raises(ZeroDivisionError):
-            await pool.run(lambda: 1 // 0)
-        pool.close()
-
-    asyncio.run(scenario())
-
-
-def test_there_are_as_many_uploads_as_places() -> None:
-    pool = WorkPool(workers=1, waiting=1, deadline_seconds=5)
-    with pool.upload_place():
-        with (
-            pool.upload_place(),
-            pytest.raises(QueueFullError, match="2 uploads are on their way"),
-            pool.upload_place(),
-        ):
-            pass
-        with pool.upload_place():
-            pass
-    pool.close()
