@@ -1,5 +1,7 @@
 """Pictures in tiles: nothing is left out, and every object is found once."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -49,7 +51,7 @@ def test_neighbouring_windows_overlap_enough(width: int, height: int) -> None:
     tiling = plan(width, height)
     for starts in ({window.left for window in tiling.windows}, {window.top for window in tiling.windows}):
         ordered = sorted(starts)
-        assert all(first + SIZE - second >= tiling.overlap for first, second in zip(ordered, ordered[1:], strict=False))
+        assert all(first + SIZE - second >= tiling.overlap for first, second in pairwise(ordered))
 
 
 def test_too_many_tiles_are_refused_with_the_way_out() -> None:
