@@ -13,10 +13,13 @@ class MeasuredStore:
         self._store = store
         self._metrics = metrics
 
-    async def put(self, model: str, analysis: Analysis) -> None:
+    async def put(self, model: str, analysis: Analysis) -> bool:
         """See `Store`."""
-        await self._store.put(model, analysis)
+        kept = await self._store.put(model, analysis)
+        if not kept:
+            self._metrics.store_lost()
         self._measure()
+        return kept
 
     async def get(self, model: str, image_id: str) -> Analysis:
         """See `Store`."""

@@ -77,6 +77,7 @@ class Metrics:
         self._model = self._gauge("model_info", "The loaded model; always 1", *identity, workers="livemax")
         self._store_bytes = self._gauge("store_bytes", "Memory held by results kept for GET /heatmap")
         self._store_entries = self._gauge("store_entries", "Results kept for GET /heatmap")
+        self._store_lost = self._counter("store_lost", "Results that were not kept: too large, or Redis was away")
         lookups = self._counter("store_lookups", "Look-ups of kept results: found (hit) or not (miss)", "outcome")
         self._store_lookups = {True: lookups.labels("hit"), False: lookups.labels("miss")}
 
@@ -125,6 +126,10 @@ class Metrics:
         """The store holds this much now."""
         self._store_bytes.set(nbytes)
         self._store_entries.set(entries)
+
+    def store_lost(self) -> None:
+        """One result could not be kept."""
+        self._store_lost.inc()
 
     def store_lookup(self, found: bool) -> None:
         """One result was looked up in the store."""

@@ -20,6 +20,7 @@ from service.store import require_image_id, unknown_image
 
 _BYTES_PER_SECOND = 100e6  # what the bytes themselves may take, at least: a network of 1 Gbit/s
 PAUSE_SECONDS = 1.0  # after a failure nobody waits for a server that is likely still away
+_PIECE_BYTES = 2**20
 _CONNECTIONS = 16  # also bounds how many results are in memory on their way from the server
 _IDLE_SECONDS = 30  # a connection unused for longer is tried before it is used
 logger = logging.getLogger("heatquery")
@@ -29,9 +30,6 @@ class RedisStore:
     """Keeps each result as one value that Redis itself drops when its time is over.
 
     A server that is away or slow costs a call at most `patience_seconds`, and only one call in `PAUSE_SECONDS`.
-
-    Attributes:
-        lost: results that could not be kept.
     """
 
     def __init__(
@@ -65,30 +63,30 @@ class RedisStore:
         self._clock = clock
         self._retry_at = 0.0
         self._failing: set[str] = set()
-        self.lost = 0
 
-    async def put(self, model: str, analysis: Analysis) -> None:
+    async def put(self, model: str, analysis: Analysis) -> bool:
         """Keep a result; see `Store`."""
         if analysis.nbytes > self._max_bytes:
-            return
+            return False
         try:
             self._require_no_pause()  # before the work of packing
             value = await asyncio.to_thread(pack_result, analysis)  # copies the upload
             async with self._talking("kept", len(value)):
                 await self._redis.set(_key(model, analysis.image_id), value, px=self._ttl_ms)
         except StoreUnavailableError:
-            self.lost += 1
+            return False
+        return True
 
     async def get(self, model: str, image_id: str) -> Analysis:
         """Look a result up; see `Store`. What others have written under its key is no result."""
         require_image_id(image_id)
         key = _key(model, image_id)
         async with self._talking("read", self._max_bytes):
-            value = await self._read(key)
-        if not value:
+            pieces = await self._read(key)
+        if not any(pieces):
             raise unknown_image(self._ttl_ms / 1000)
         try:
-            analysis = await asyncio.to_thread(unpack_result, value)
+            analysis = await asyncio.to_thread(lambda: unpack_result(b"".join(pieces)))
             if analysis.image_id != image_id:
                 raise CorruptResultError(f"holds the picture {analysis.image_id}")
         except CorruptResultError as error:
@@ -106,17 +104,25 @@ class RedisStore:
         """Close the connections."""
         await self._redis.aclose()
 
-    async def _read(self, key: str) -> bytes:
-        """The value, cut where no result of ours can be longer; empty where there is none."""
-        try:
-            last = self._max_bytes + MAX_HEAD_BYTES - 1
-            value: Any = await self._redis.execute_command("GETRANGE", key, 0, last, **{NEVER_DECODE: True})
-            return value
-        except ResponseError as error:
-            if str(error).startswith("WRONGTYPE"):  # somebody's list or hash
-                logger.warning("Redis holds no result of ours under %s: %s", key, error)
-                return b""
-            raise
+    async def _read(self, key: str) -> list[bytes]:
+        """The value in pieces, no more of it than a result of ours can have; empty where there is none.
+
+        One large answer would hold the event loop up, and nobody knows how large a foreign value is.
+        """
+        pieces: list[bytes] = []
+        for start in range(0, self._max_bytes + MAX_HEAD_BYTES, _PIECE_BYTES):
+            try:
+                piece: Any = await self._redis.execute_command(
+                    "GETRANGE", key, start, start + _PIECE_BYTES - 1, **{NEVER_DECODE: True}
+                )
+            except ResponseError as error:
+                if not str(error).startswith("WRONGTYPE"):
+                    raise
+                piece = b"a list, a hash or the like"
+            pieces.append(piece)
+            if len(piece) < _PIECE_BYTES:
+                break
+        return pieces
 
     def _require_no_pause(self) -> None:
         if self._clock() < self._retry_at:

@@ -18,8 +18,8 @@ _IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 class Store(Protocol):
     """Keeps results under the sha256 of their model and the image id, which comes from the picture's bytes."""
 
-    async def put(self, model: str, analysis: Analysis) -> None:
-        """Keep a result. Never fails: what cannot be kept is not there later."""
+    async def put(self, model: str, analysis: Analysis) -> bool:
+        """Keep a result. Never fails: what cannot be kept is not there later, and the answer is false."""
         ...
 
     async def get(self, model: str, image_id: str) -> Analysis:
@@ -90,18 +90,19 @@ class MemoryStore:
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._bytes = 0
 
-    async def put(self, model: str, analysis: Analysis) -> None:
+    async def put(self, model: str, analysis: Analysis) -> bool:
         """Keep a result; one larger than the whole budget is not kept."""
         key = (model, analysis.image_id)
         with self._lock:
             self._drop(key)
             self._drop_expired()
             if analysis.nbytes > self._max_bytes:
-                return
+                return False
             self._entries[key] = _Entry(analysis, self._clock() + self._ttl_seconds)
             self._bytes += analysis.nbytes
             while self._bytes > self._max_bytes:
                 self._drop(next(iter(self._entries)))
+            return True
 
     async def get(self, model: str, image_id: str) -> Analysis:
         """Look a result up and make it the most recently used; see `Store`."""

@@ -88,3 +88,8 @@ def test_serving_weighs_a_call_over_http_against_the_bare_graphs(
     figures = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert len(figures["overhead"]["bare_ms"]) == len(figures["overhead"]["served_ms"]) == 6
     assert "| overhead over the bare graphs | 8 % or 6 ms |" in page.read_text(encoding="utf-8")
+
+
+def test_the_cost_of_keeping_a_result_is_measured(model_folder: Path, data_set: Path) -> None:
+    printed = run("store.py", model_folder, "--images", data_set / "images", "--rounds", 1)
+    assert {"packed", "half precision", "unpack"} <= {line.partition(":")[0].strip() for line in printed.splitlines()}

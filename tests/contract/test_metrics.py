@@ -125,3 +125,9 @@ def test_results_that_are_kept_and_looked_up_are_counted(make_client: MakeClient
     assert page["heatquery_store_entries"] == 1
     assert page["heatquery_store_bytes"] > len(scene_png)
     assert [page[f"heatquery_store_lookups_total{{outcome={outcome}}}"] for outcome in ("hit", "miss")] == [1, 1]
+
+
+def test_a_result_that_is_not_kept_is_counted(make_client: MakeClient, scene_png: bytes) -> None:
+    client = make_client(heat_store_bytes=1)
+    client.post("/detect", files={"file": scene_png})
+    assert read(client)["heatquery_store_lost_total"] == 1

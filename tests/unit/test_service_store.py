@@ -116,8 +116,8 @@ def test_the_budget_holds_under_threads_with_loops_of_their_own() -> None:
 
 def test_a_result_larger_than_the_budget_is_not_kept() -> None:
     store = MemoryStore(2500, 60)
-    put(store, 1)
-    put(store, 2, size=3000)
+    assert run(store.put("model", analysis(1)))
+    assert not run(store.put("model", analysis(2, size=3000)))
     assert [holds(store, number) for number in (1, 2)] == [True, False]
 
 

@@ -1,0 +1,156 @@
+"""What it costs to keep a result: its size by part, packing and unpacking, and a round trip to Redis.
+
+    redis-server --port 6399 --save "" &
+    python benchmarks/store.py service/models/nano-nwpu/3 --images FOLDER --redis redis://127.0.0.1:6399
+
+Times are medians over all pictures and rounds. The event loop's lag is how much later than asked a task that sleeps
+for a millisecond wakes up, while results are put one after the other; it is told for an idle loop too.
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from service.analysis import Analysis, HeatMaps
+from service.heatmap import render_overlay, select_layer, shrink_to_view
+from service.imaging import decode_picture
+from service.letterbox import Letterbox
+from service.packing import pack_result, unpack_result
+from service.predictor import Predictor
+from service.redis_store import RedisStore
+from service.runtime import load_predictor
+from service.settings import Settings
+
+TTL_SECONDS, PATIENCE_SECONDS, MAX_BYTES, TICK_SECONDS = 60, 5, 2**27, 0.001
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    options = _parser().parse_args(arguments)
+    folder = options.model_dir.resolve()
+    settings = Settings(models=folder.parents[1], model=f"{folder.parent.name}/{folder.name}", threads=1)
+    predictor = load_predictor(settings)
+    uploads = [path.read_bytes() for path in sorted(options.images.iterdir())[: options.count]]
+    results = [predictor.analyse(upload) for upload in uploads]
+    print(f"{len(results)} pictures, {options.rounds} rounds; medians")
+    report_sizes(results)
+    report_drawing(predictor, settings, uploads)
+    packed = [pack_result(result) for result in results]
+    report("pack", [timed(lambda result=result: pack_result(result)) for result in results * options.rounds])
+    report("unpack", [timed(lambda value=value: unpack_result(value)) for value in packed * options.rounds])
+    if options.redis:
+        asyncio.run(measure_redis(options.redis, results, options.rounds))
+
+
+def report_sizes(results: Sequence[Analysis]) -> None:
+    """Bytes of each part, as kept and as the engine gives them."""
+    maps = [result.maps for result in results]
+    parts = {
+        "upload": [len(result.upload) for result in results],
+        "class heat": [sum(level.nbytes for level in each.class_heat) for each in maps],
+        "other heat": [sum(level.nbytes for level in each.heat) for each in maps],
+        "density": [each.density.nbytes for each in maps],
+        "boxes and scores": [result.boxes.nbytes + result.scores.nbytes for result in results],
+        "packed": [len(pack_result(result)) for result in results],
+    }
+    for name, sizes in parts.items():
+        print(f"{name:>18}: {np.median(sizes) / 1000:9.1f} kB")
+
+
+def report_drawing(predictor: Predictor, settings: Settings, uploads: Sequence[bytes]) -> None:
+    """How far pictures drawn from heat in half precision are from those drawn from what the engine gives."""
+    differences = []
+    for upload in uploads:
+        picture = decode_picture(upload, settings.max_pixels, predictor.manifest.input.pad_value).image
+        frame = Letterbox.fit(*picture.size, predictor.manifest.input.size)
+        encoded = predictor.engine.encode(frame.draw(picture, predictor.manifest.input.pad_value)[None])
+        exact = HeatMaps(encoded.density[0, 0], (), tuple(level[0] for level in encoded.heat))  # pyright: ignore[reportArgumentType] - full precision, which a store never has
+        view = shrink_to_view(picture, settings.view_side)
+        drawn = [draw(view, maps, predictor, frame) for maps in (exact, HeatMaps.of_row(encoded, 0))]
+        differences.append(np.abs(drawn[0] - drawn[1]))
+    most = max(int(difference.max()) for difference in differences)
+    share = float(np.mean([(difference > 0).mean() for difference in differences]))
+    print(f"{'half precision':>18}: {share:.2%} of all values drawn differ, by at most {most} of 255")
+
+
+def draw(view: Image.Image, maps: HeatMaps, predictor: Predictor, frame: Letterbox) -> np.ndarray:
+    """The mixed heat over a picture; (h, w, 3)."""
+    layer = select_layer(maps, predictor.manifest.strides, "mixed", None, None)
+    return np.asarray(render_overlay(view, layer, frame, 0.6, "turbo")).astype(int)
+
+
+async def measure_redis(url: str, results: Sequence[Analysis], rounds: int) -> None:
+    """Put and get every result, and watch the event loop meanwhile."""
+    store = RedisStore(url, MAX_BYTES, TTL_SECONDS, PATIENCE_SECONDS)
+    await store.put("benchmark", results[0])  # connects
+    idle = await lag_during(lambda: asyncio.sleep(1))
+    puts: list[float] = []
+    gets: list[float] = []
+
+    async def put_all() -> None:
+        for result in list(results) * rounds:
+            puts.append(await timed_async(store.put("benchmark", result)))
+
+    busy = await lag_during(put_all)
+    for result in list(results) * rounds:
+        gets.append(await timed_async(store.get("benchmark", result.image_id)))
+    await store.close()
+    report("put in Redis", puts)
+    report("get from Redis", gets)
+    report("lag, idle loop", idle)
+    report("lag while putting", busy)
+
+
+async def lag_during(work: Callable[[], Awaitable[None]]) -> list[float]:
+    """Milliseconds that the event loop was late, over and over, until the work is done."""
+    late: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            begun = time.perf_counter()
+            await asyncio.sleep(TICK_SECONDS)
+            late.append((time.perf_counter() - begun - TICK_SECONDS) * 1e3)
+
+    ticking = asyncio.create_task(tick())
+    await work()
+    ticking.cancel()
+    return late
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Milliseconds of one call."""
+    begun = time.perf_counter()
+    work()
+    return (time.perf_counter() - begun) * 1e3
+
+
+async def timed_async(work: Awaitable[object]) -> float:
+    """Milliseconds until the work is done."""
+    begun = time.perf_counter()
+    await work
+    return (time.perf_counter() - begun) * 1e3
+
+
+def report(name: str, milliseconds: Sequence[float]) -> None:
+    """One line: median and the slow end."""
+    median, slow = np.percentile(milliseconds, (50, 95))
+    print(f"{name:>18}: {median:9.2f} ms, 95 % within {slow:.2f} ms")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model_dir", type=Path, help="<models>/<name>/<version>")
+    parser.add_argument("--images", type=Path, required=True, help="folder of pictures")
+    parser.add_argument("--count", type=int, default=20, help="pictures taken (default 20)")
+    parser.add_argument("--rounds", type=int, default=20, help="times each is packed, put and got (default 20)")
+    parser.add_argument("--redis", default="", help="a Redis that may be written to, for the round trip")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
