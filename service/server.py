@@ -5,7 +5,9 @@ that nobody reads, has no limit on the size of a head, and keeps an answer for e
 """
 
 import asyncio
+import logging
 import socket
+from ipaddress import ip_address
 from typing import ClassVar, NamedTuple
 
 import uvicorn
@@ -33,6 +35,7 @@ GRACE_SECONDS = 30  # for calls in flight when a stop signal comes
 MAX_HEAD_BYTES = 64 * 1024
 MAX_PIPELINED = 16  # requests that wait on one connection; a single read can hold thousands
 _BODY_MARGIN_SECONDS = 5.0  # the app answers a slow body itself, at its own deadline
+logger = logging.getLogger("heatquery")
 
 
 def serve(settings: Settings) -> None:
@@ -58,6 +61,8 @@ def listen(settings: Settings) -> socket.socket:
     listener = socket.create_server((settings.host, settings.port), family=family)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.reader_seconds * 1000))
+    if settings.api_keys is None and not ip_address(listener.getsockname()[0]).is_loopback:
+        logger.warning("open to everyone who reaches %s; HEATQUERY_API_KEYS asks for a key", settings.host)
     return listener
 
 

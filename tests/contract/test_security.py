@@ -10,8 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from service.headers import SECURITY_HEADERS
+from service.server import listen
+from service.settings import Settings
 
 MakeClient = Callable[..., httpx.Client]
 KEYS = ("alice-0123456789abcdef", "bob-0123456789abcdef00")
@@ -87,6 +90,18 @@ def test_each_key_has_a_rate_of_its_own(make_client: MakeClient, scene_png: byte
     callers = [KEYS[0], KEYS[0], KEYS[1]]
     answers = [client.post("/detect", files={"file": scene_png}, headers={"X-API-Key": key}) for key in callers]
     assert [answer.status_code for answer in answers] == [200, 429, 200]
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warns"), [("0.0.0.0", None, True), ("0.0.0.0", KEYS[0], False), ("127.0.0.1", None, False)]
+)
+def test_a_service_that_is_open_to_a_network_says_so(
+    host: str, keys: str | None, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    listen(Settings(host=host, port=0, api_keys=None if keys is None else SecretStr(keys))).close()
+    assert [record.name for record in caplog.records if "HEATQUERY_API_KEYS" in record.getMessage()] == (
+        ["heatquery"] if warns else []
+    )
 
 
 @pytest.mark.parametrize(("proxies", "statuses"), [("", [200, 429]), ("127.0.0.1", [200, 200])])
