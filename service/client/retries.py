@@ -1,7 +1,7 @@
 """When a call is sent, and sent again: the rules alone, without any input, output or waiting of their own.
 
 Every call of the client may be sent twice without harm. A call is repeated where the service asks for it (429 and
-503) and where the connection failed; nothing else is, because it would fail again.
+503), where no connection came about, and once where one broke; nothing else is, because it would fail again.
 """
 
 from collections.abc import Generator
@@ -18,7 +18,8 @@ import httpx
 from service.client.problems import HeatqueryError, UnreachableError, read_problem
 
 _REPEATED_STATUSES = (429, 503)
-_REPEATED_FAILURES = (httpx.ConnectTimeout, httpx.NetworkError, httpx.RemoteProtocolError)
+_NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
+_BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def pursue(policy: RetryPolicy) -> Generator[Step, Outcome | None, None]:
         UnreachableError: no answer came.
     """
     begun = monotonic()
+    breaks = 0
     for tried in count(1):
         left = policy.deadline - (monotonic() - begun)
         outcome = yield Send(max(left, 0.001))
@@ -88,7 +90,8 @@ def pursue(policy: RetryPolicy) -> Generator[Step, Outcome | None, None]:
         if isinstance(outcome, httpx.Response) and outcome.status_code < 400:
             yield Answered(outcome)
             return
-        error, wait = _failure(outcome), _wait(policy, outcome, tried)
+        breaks += isinstance(outcome, _BROKEN) and not isinstance(outcome, _NOT_CONNECTED)
+        error, wait = _failure(outcome), None if breaks > 1 else _wait(policy, outcome, tried)
         spent = monotonic() - begun
         if wait is None or tried == policy.tries or spent + wait >= policy.deadline:
             _tell_effort(error, tried, spent, wait)
@@ -102,7 +105,16 @@ def _failure(outcome: Outcome) -> HeatqueryError:
     url = outcome.request.url
     reason = str(outcome) or type(outcome).__name__
     address = f"{url.scheme}://{url.netloc.decode()}"
-    return UnreachableError(f"no answer from {address}: {reason}; does the service run there?")
+    return UnreachableError(f"no answer from {address}: {reason}; {_hint(outcome)}")
+
+
+def _hint(failure: httpx.TransportError) -> str:
+    if isinstance(failure, _NOT_CONNECTED):
+        return "does the service run there?"
+    if isinstance(failure, httpx.TimeoutException):
+        return "it may be overloaded, or need a longer RetryPolicy.deadline"
+    length = int(failure.request.headers.get("Content-Length", 0))
+    return f"the connection broke, with {length:,} bytes to send; a service that takes fewer may end it like this"
 
 
 def _wait(policy: RetryPolicy, outcome: Outcome, tried: int) -> float | None:
@@ -113,7 +125,7 @@ def _wait(policy: RetryPolicy, outcome: Outcome, tried: int) -> float | None:
             return None
         asked = read_retry_after(outcome.headers.get("Retry-After", "")) if policy.heed_retry_after else 0.0
         return asked + jitter
-    return jitter if isinstance(outcome, _REPEATED_FAILURES) else None
+    return jitter if isinstance(outcome, _NOT_CONNECTED + _BROKEN) else None
 
 
 def _tell_effort(error: HeatqueryError, tried: int, spent: float, wait: float | None) -> None:

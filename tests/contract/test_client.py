@@ -229,6 +229,13 @@ def test_a_full_queue_is_waited_for(
     assert waits[0] >= 1  # the service's Retry-After
 
 
+def test_a_picture_of_too_many_bytes_is_refused_with_the_limit(make_client: MakeClient, connect: Connect) -> None:
+    asking = connect(make_client(max_upload_bytes=1000).base_url)
+    with pytest.raises(ProblemError, match="over 1,000 bytes") as caught:
+        asking.detect(b"\xff\xd8\xff" + bytes(4_000_000))
+    assert caught.value.status == 413
+
+
 def test_a_key_opens_the_service(make_client: MakeClient, connect: Connect) -> None:
     address = make_client(api_keys="k" * 32).base_url
     assert connect(address, api_key="k" * 32).models()[0].name == "toy"

@@ -110,10 +110,21 @@ def test_no_other_status_is_repeated(connect: Connect, status: int) -> None:
     assert (caught.value.status, len(script.requests)) == (status, 1)
 
 
-@pytest.mark.parametrize("failure", [httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError])
-def test_a_failed_connection_is_tried_again(connect: Connect, failure: type[httpx.TransportError]) -> None:
-    script = Script(failure, GOOD)
+@pytest.mark.parametrize("failure", [httpx.ConnectError, httpx.ConnectTimeout])
+def test_a_connection_that_does_not_come_about_is_tried_again(
+    connect: Connect, failure: type[httpx.TransportError]
+) -> None:
+    script = Script(failure, failure, failure, GOOD)
     assert ask(connect, script) == []
+    assert len(script.requests) == 4
+
+
+@pytest.mark.parametrize("failure", [httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError])
+def test_a_connection_that_broke_is_tried_once_more(connect: Connect, failure: type[httpx.TransportError]) -> None:
+    assert ask(connect, Script(failure, httpx.ConnectError, httpx.Response(503), GOOD)) == []
+    script = Script(failure)
+    with pytest.raises(UnreachableError, match="the connection broke, with 0 bytes to send"):
+        ask(connect, script)
     assert len(script.requests) == 2
 
 
