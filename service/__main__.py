@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for item in error.errors():
             name = "_".join(str(part) for part in item["loc"])
             got = "" if is_secret(name) else f" (got {item['input']!r})"
-            print(f"HEATQUERY_{name.upper()}: {item['msg']}{got}", file=sys.stderr)
+            where = f"HEATQUERY_{name.upper()}: " if name else ""
+            print(f"{where}{item['msg']}{got if name else ''}", file=sys.stderr)
         return 2
     try:
         serve(settings)
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     serving = commands.add_parser("serve", help="serve a model over HTTP; see .env.example for every setting")
     serving.add_argument("--host", help="address to listen on")
     serving.add_argument("--port", type=int, help="port to listen on; 0 takes a free one")
+    serving.add_argument("--workers", type=int, help="processes, for CPUs with many cores")
     serving.add_argument("--models", type=Path, help="folder that holds <name>/<version>/")
     serving.add_argument("--model", help="model to serve: name or name/version")
     checking = commands.add_parser("check", help="verify one model folder")

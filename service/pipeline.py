@@ -7,10 +7,11 @@ from time import perf_counter
 from typing import Generic, TypeVar
 
 from service.analysis import Analysis, ModelResult
-from service.metrics import Metrics
+from service.metrics import Metrics, Stage
 from service.predictor import Predictor, Prepared
 from service.scheduler import Canvas, Priority, Scheduler
 from service.tiling import TileOption
+from service.tracing import StageTime, Tracing
 from service.work_pool import WorkPool
 
 Value = TypeVar("Value")
@@ -29,10 +30,12 @@ class Outcome(Generic[Value]):
 class Pipeline:
     """A predictor whose model runs are shared by all calls."""
 
-    def __init__(self, predictor: Predictor, scheduler: Scheduler, pool: WorkPool, metrics: Metrics) -> None:
+    def __init__(
+        self, predictor: Predictor, scheduler: Scheduler, pool: WorkPool, metrics: Metrics, tracing: Tracing
+    ) -> None:
         self.predictor = predictor
         self.scheduler = scheduler
-        self._pool, self._metrics = pool, metrics
+        self._pool, self._metrics, self._tracing = pool, metrics, tracing
 
     async def analyse(self, data: bytes, tile: TileOption, make: Callable[[Analysis], Value]) -> Outcome[Value]:
         """Analyse an upload.
@@ -56,7 +59,7 @@ class Pipeline:
         timing = dict(analysis.timing_ms)
         timing["queue"] += waited * 1e3
         timing |= {"postprocess": seconds * 1e3, "total": (perf_counter() - arrived) * 1e3}
-        self._observe(analysis, timing)
+        self._observe(analysis, arrived, timing)
         return Outcome(analysis, value, {step: round(value, 2) for step, value in timing.items()})
 
     async def _run_model(self, prepared: Prepared) -> list[ModelResult]:
@@ -75,12 +78,21 @@ class Pipeline:
             raise failures.exceptions[0] from None  # one is enough for the answer, and the others were cancelled
         return [task.result() for task in tasks]
 
-    def _observe(self, analysis: Analysis, timing: dict[str, float]) -> None:
-        metrics = self._metrics
-        metrics.stage("queue", timing["queue"] / 1e3)
-        metrics.stage("preprocess", (timing["read_image"] + timing["preprocess"]) / 1e3)
-        metrics.stage("encode", timing["encode"] / 1e3)
-        metrics.stage("decode", timing["decode"] / 1e3)
-        metrics.stage("postprocess", timing["postprocess"] / 1e3)
-        metrics.queries(analysis.query_count)
-        metrics.estimated(analysis.estimated_count)
+    def _observe(self, analysis: Analysis, arrived: float, timing: dict[str, float]) -> None:
+        """Measure the stages, and trace them as if each had followed the one before."""
+        milliseconds: dict[Stage, float] = {
+            "preprocess": timing["read_image"] + timing["preprocess"],
+            "queue": timing["queue"],
+            "encode": timing["encode"],
+            "decode": timing["decode"],
+            "postprocess": timing["postprocess"],
+        }
+        spans, begun = [], arrived
+        for stage, duration in milliseconds.items():
+            self._metrics.stage(stage, duration / 1e3)
+            attributes = {"heatquery.query_count": analysis.query_count} if stage == "decode" else {}
+            spans.append(StageTime(stage, begun, begun + duration / 1e3, attributes))
+            begun += duration / 1e3
+        self._tracing.record_stages(spans)
+        self._metrics.queries(analysis.query_count)
+        self._metrics.estimated(analysis.estimated_count)

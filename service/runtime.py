@@ -51,7 +51,7 @@ class Runtime:
             self.status, self.reason = "failed", "the model could not be loaded; the log says why"
             logger.exception("not ready")
             return
-        self._pipeline = Pipeline(predictor, self._schedule(predictor), self.pool, self.metrics)
+        self._pipeline = Pipeline(predictor, self._schedule(predictor), self.pool, self.metrics, self.tracing)
         manifest = predictor.manifest
         self.metrics.ready(
             manifest.name, manifest.version, predictor.precision, predictor.engine.provider, predictor.sha256

@@ -6,8 +6,11 @@ that nobody reads, has no limit on the size of a head, and keeps an answer for e
 
 import asyncio
 import logging
+import signal
 import socket
+from functools import partial
 from ipaddress import ip_address
+from types import FrameType
 from typing import ClassVar, NamedTuple
 
 import uvicorn
@@ -29,7 +32,9 @@ from service.imaging import silence_pillow_warnings
 from service.logs import configure_logging
 from service.metrics import Metrics
 from service.predictor import Predictor
+from service.runtime import Runtime
 from service.settings import Settings, split_list
+from service.workers import Workers
 
 GRACE_SECONDS = 30  # for calls in flight when a stop signal comes
 MAX_HEAD_BYTES = 64 * 1024
@@ -40,13 +45,51 @@ logger = logging.getLogger("heatquery")
 
 def serve(settings: Settings) -> None:
     """Serve until a signal comes; calls that are being worked on are finished first."""
+    listener = listen(settings)  # so that port 0 is known before the app says where it is
+    if settings.workers == 1:
+        serve_on(settings, listener, greet=True)
+    else:
+        Workers(partial(serve_on, settings), listener, settings.workers).run()
+
+
+def serve_on(settings: Settings, listener: socket.socket, greet: bool) -> None:
+    """Serve in this process, on a socket that others may listen on too."""
     configure_logging(settings.log_level)
     silence_pillow_warnings()
-    listener = listen(settings)  # so that port 0 is known before the app says where it is
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    app = create_app(settings, on_ready=lambda predictor: print(_welcome(address, predictor), flush=True))
-    uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
+
+    def welcome(predictor: Predictor) -> None:
+        if greet:
+            print(_welcome(address, predictor), flush=True)
+
+    app = create_app(settings, welcome)
+    DrainingServer(uvicorn_config(app, settings), app.state.runtime).run(sockets=[listener])
+
+
+class DrainingServer(uvicorn.Server):
+    """After SIGTERM not ready at once, but still taking calls for a while, as balancers are slow to hear of it.
+
+    A second signal, or Ctrl-C, ends the taking of calls at once. What is being worked on is finished in any case.
+    """
+
+    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
+        super().__init__(config)
+        self._runtime = runtime
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        at_once = sig != signal.SIGTERM or self._runtime.status == "stopping"
+        self._runtime.begin_stopping()
+        if at_once or self._loop is None:
+            super().handle_exit(sig, frame)
+        else:
+            seconds = self._runtime.settings.drain_seconds
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, super().handle_exit, sig, frame)
 
 
 def listen(settings: Settings) -> socket.socket:

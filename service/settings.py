@@ -3,11 +3,11 @@
 import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from limits import parse_many
-from pydantic import AnyHttpUrl, Field, SecretStr, field_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from service.api_keys import split_keys
@@ -181,6 +181,18 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"{network!r} is not an address or a network; write 10.0.0.7 or 10.0.0.0/8") from error
         return proxies
+
+    @model_validator(mode="after")
+    def _workers_share(self) -> Self:
+        """What several processes need: results that any of them can find, and a device that they can share."""
+        if self.workers > 1 and self.store.get_secret_value() == "memory":
+            raise ValueError(
+                f"HEATQUERY_WORKERS={self.workers}: processes share no memory, so GET /heatmap would not find what "
+                "another one saw; set HEATQUERY_STORE=redis://..., or take one worker"
+            )
+        if self.workers > 1 and self.provider != "cpu":
+            raise ValueError(f"HEATQUERY_WORKERS={self.workers}: take one process for each GPU")
+        return self
 
     @classmethod
     def settings_customise_sources(
