@@ -45,6 +45,7 @@ logger = logging.getLogger("heatquery")
 
 def serve(settings: Settings) -> None:
     """Serve until a signal comes; calls that are being worked on are finished first."""
+    configure_logging(settings.log_level)
     listener = listen(settings)  # so that port 0 is known before the app says where it is
     if settings.workers == 1:
         serve_on(settings, listener, greet=True)

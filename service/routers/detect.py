@@ -44,6 +44,7 @@ async def detect_objects(
     work = pipeline.analyse(data, tile, lambda analysis: analysis.detections(options))
     outcome = await runtime.gate.within_deadline(work)
     await runtime.store.put(pipeline.predictor.sha256, outcome.analysis)
+    runtime.metrics.detections(len(outcome.value))
     return _response(pipeline.predictor, outcome)
 
 
