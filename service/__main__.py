@@ -1,4 +1,4 @@
-"""`python -m service serve` and `python -m service check MODEL_DIR`."""
+"""`python -m service serve`, `python -m service check MODEL_DIR` and `python -m service bench URL`."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from service.bench.command import BenchOptions, add_arguments, bench
 from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.errors import ServiceError
 from service.manifest import ModelFolderError, load_model_folder
@@ -18,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
+    if command == "bench":
+        return bench(BenchOptions(**options))
     if command == "check":
         return check(options["model_dir"])
     try:
@@ -64,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--model", help="model to serve: name or name/version")
     checking = commands.add_parser("check", help="verify one model folder")
     checking.add_argument("model_dir", type=Path, help="<models>/<name>/<version>")
+    benching = commands.add_parser("bench", help="measure a running service under load, at fixed rates of arrival")
+    add_arguments(benching)
     return parser
 
 

@@ -17,18 +17,23 @@ STAGES = ("model", "training", "export", "service")
 REQUIREMENTS = ("build", "dev", "serve", "serve-gpu", "uv")
 EXTRAS = {
     "serve": ("service",),
-    "client": ("service/client",),
+    "client": ("service/client", "service/bench/chart.py"),
     "train": ("training", "model"),
     "export": ("export", "model"),
 }
 """Each extra and the folders whose imports it must cover, no more and no less; an inner folder only by its own."""
-PROVIDERS = {"PIL": "pillow", "yaml": "pyyaml"}
+PROVIDERS = {
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "opentelemetry": "opentelemetry-sdk",  # which pins the API that it goes with
+    "opentelemetry.exporter": "opentelemetry-exporter-otlp-proto-http",
+}
 """Distribution of a module whose name is another one."""
 NEEDED_BY_TORCH = {"tensorboard", "onnxscript"}
 """Listed though only torch imports them, behind torch.utils.tensorboard and torch.onnx."""
 
-NEEDED_BY_UVICORN = {"httptools", "uvloop"}
-"""Listed though only uvicorn imports them, as `service/server.py` tells it to."""
+NEEDED_BY_UVICORN = {"uvloop"}
+"""Listed though only uvicorn imports it, as `service/server.py` tells it to."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def sources_of(extra: str) -> Iterator[Path]:
     folders = {folder for listed in EXTRAS.values() for folder in listed}
     for folder in EXTRAS[extra]:
         inner = [ROOT / other for other in folders if other.startswith(f"{folder}/")]
-        for path in (ROOT / folder).rglob("*.py"):
+        for path in (ROOT / folder).rglob("*.py") if (ROOT / folder).is_dir() else [ROOT / folder]:
             if not any(path.is_relative_to(other) for other in inner):
                 yield path
 
@@ -71,6 +76,13 @@ def imported_modules(source: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
+
+
+def distribution_of(module: str) -> str:
+    """What must be installed for a module to be there."""
+    parts = module.split(".")
+    names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next((PROVIDERS[name] for name in names if name in PROVIDERS), parts[0].replace("_", "-"))
 
 
 def make_recipe(target: str) -> list[str]:
@@ -111,13 +123,9 @@ def test_versions_are_those_that_the_tests_run_with(name: str) -> None:
 
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_an_extra_lists_what_its_stages_import_and_nothing_else(project: dict[str, Any], extra: str) -> None:
-    modules = {
-        module.partition(".")[0]
-        for path in sources_of(extra)
-        for module in imported_modules(path.read_text(encoding="utf-8"))
-    }
-    foreign = modules - set(sys.stdlib_module_names) - set(STAGES)
-    imported = {PROVIDERS.get(module, module.replace("_", "-")) for module in foreign}
+    modules = {module for path in sources_of(extra) for module in imported_modules(path.read_text(encoding="utf-8"))}
+    known = {*sys.stdlib_module_names, *STAGES}
+    imported = {distribution_of(module) for module in modules if module.partition(".")[0] not in known}
     listed = {re.split(r"[\[<>=]", item)[0] for item in project["project"]["optional-dependencies"][extra]}
     assert listed - NEEDED_BY_TORCH - NEEDED_BY_UVICORN == imported
 
