@@ -55,10 +55,8 @@ def test_a_parameter_of_detect_is_sent(
     assert "the warm-up got 422 and no 200" in capsys.readouterr().err
 
 
-def test_refusals_of_an_overload_are_counted(
-    make_client: MakeClient, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = make_client(workers=1, queue=0)
+def test_refusals_of_an_overload_are_counted(make_client: MakeClient, pictures: Path, tmp_path: Path) -> None:
+    client = make_client(queue=1)
     assert bench(client, pictures, "--rates", "200", "--json", str(tmp_path / "r.json")) == 0
     (result,) = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["results"]
     assert result["outcomes"].keys() == {"200", "429"}
