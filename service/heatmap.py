@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from service.analysis import HeatMaps
+from service.analysis import HeatMaps, read_heat
 from service.colormaps import Colormap, color_table
 from service.detections import Detections
 from service.letterbox import FloatArray, Letterbox
@@ -69,10 +69,10 @@ def select_layer(
         top = max(float(maps.density.max()), _MIN_DENSITY_TOP)
         return HeatLayer(maps.density, strides[0], top, "density heat, objects per cell")
     if class_id is not None:
-        levels = [heat[class_id].astype(np.float32) for heat in maps.class_heat]
+        levels = [read_heat(heat[class_id]) for heat in maps.class_heat]
         title = f"class heat of {class_name!r}, {where}"
     else:
-        levels = [heat[CHANNELS[kind]].astype(np.float32) for heat in maps.heat]
+        levels = [read_heat(heat[CHANNELS[kind]]) for heat in maps.heat]
         title = f"{kind} heat, {where}"
     if level is not None:
         return HeatLayer(levels[level], strides[level], 1.0, title)

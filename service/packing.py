@@ -3,7 +3,7 @@
 4 bytes    the format and its version
 4 bytes    length of the header, little-endian
 header     JSON, padded with spaces so that every array lies on a multiple of 4
-arrays     density, boxes, scores (float32), class heat and heat of each level (float16), little-endian
+arrays     density, boxes, scores (float32), class heat and heat of each level (uint16), little-endian
 the rest   the upload as it came
 """
 
@@ -53,8 +53,8 @@ class _Header(BaseModel):
         yield "<f4", self.density
         yield "<f4", (self.queries, 4)
         yield "<f4", (self.queries, self.classes)
-        yield from (("<f2", (self.classes, *level)) for level in self.levels)
-        yield from (("<f2", (_HEAT_CHANNELS, *level)) for level in self.levels)
+        yield from (("<u2", (self.classes, *level)) for level in self.levels)
+        yield from (("<u2", (_HEAT_CHANNELS, *level)) for level in self.levels)
 
 
 def pack_result(result: Analysis) -> bytes:

@@ -20,7 +20,7 @@ from service.detections import pairwise_iou
 from service.errors import InvalidParameterError
 from service.letterbox import FloatArray, Letterbox
 
-AnyFloat = TypeVar("AnyFloat", bound=np.floating)
+AnyNumber = TypeVar("AnyNumber", bound=np.number)
 TileOption = Literal["auto", "off"] | int
 AUTO_FROM, AUTO_TILE = 3, 2  # canvases: pictures with a longer side than 3 are cut in tiles of 2
 _OVERLAP_SHARE = 4  # of a window's side, at least one part in four
@@ -219,7 +219,7 @@ def _join_maps(tiling: Tiling, maps: Sequence[HeatMaps]) -> HeatMaps:
     )
 
 
-def _mosaic(tiling: Tiling, levels: Sequence[NDArray[AnyFloat]]) -> NDArray[AnyFloat]:
+def _mosaic(tiling: Tiling, levels: Sequence[NDArray[AnyNumber]]) -> NDArray[AnyNumber]:
     """(..., h, w) of each window to (..., H, W) of all of them."""
     first = levels[0]
     stride = tiling.frame.size // first.shape[-1]

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from service.analysis import Analysis, HeatMaps
+from service.analysis import Analysis, HeatArray, HeatMaps, keep_heat
 from service.letterbox import Letterbox
 
 
@@ -13,8 +13,8 @@ def make_result(upload: bytes, queries: int = 5, classes: int = 2, size: int = 1
     random = np.random.default_rng(seed)
     cells = [size // stride for stride in (8, 16, 32)]
 
-    def heat(channels: int, side: int) -> np.ndarray:
-        return random.random((channels, side, side)).astype(np.float16)
+    def heat(channels: int, side: int) -> HeatArray:
+        return keep_heat(random.random((channels, side, side), dtype=np.float32))
 
     return Analysis(
         image_id=hashlib.sha256(upload).hexdigest()[:32],

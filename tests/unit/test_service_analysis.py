@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from results import make_result
-from service.analysis import HeatMaps
+from service.analysis import HeatMaps, keep_heat, read_heat
 from service.engines.base import Encoded
 from service.letterbox import Letterbox
 from service.manifest import Manifest, load_model_folder
@@ -21,16 +21,23 @@ def encoded(value: float) -> Encoded:
     return Encoded((), empty, empty, np.zeros(1, np.float32), heat[0][:, :1], heat, heat)
 
 
-def test_half_precision_is_finer_than_any_colour() -> None:
+def test_kept_heat_is_finer_than_any_colour() -> None:
     values = np.linspace(0, 1, 5000, dtype=np.float32)
-    kept = values.astype(np.float16).astype(np.float32)
-    assert np.abs(kept - values).max() < 1 / 255 / 10
+    assert np.abs(read_heat(keep_heat(values)) - values).max() < 1 / 255 / 100
 
 
-def test_heat_is_kept_in_half_precision_and_density_is_not() -> None:
+def test_full_heat_and_none_are_kept_exactly() -> None:
+    assert read_heat(keep_heat(np.array([0, 1], np.float32))).tolist() == [0, 1]
+
+
+def test_heat_beyond_its_range_is_kept_at_the_end_of_the_range() -> None:
+    assert read_heat(keep_heat(np.array([-0.1, 1.1], np.float32))).tolist() == [0, 1]
+
+
+def test_heat_takes_two_bytes_a_cell_and_density_stays_as_it_is() -> None:
     maps = HeatMaps.of_row(encoded(1 / 3), 0)
-    assert {level.dtype for level in (*maps.class_heat, *maps.heat)} == {np.dtype(np.float16)}
-    assert maps.density.dtype == np.float32
+    assert {level.itemsize for level in (*maps.class_heat, *maps.heat)} == {2}
+    assert np.array_equal(maps.density, encoded(1 / 3).density[0, 0])
 
 
 def test_maps_hold_their_own_memory() -> None:
@@ -38,7 +45,7 @@ def test_maps_hold_their_own_memory() -> None:
     maps = HeatMaps.of_row(batch, 0)
     batch.density[:] = 1
     batch.heat[0][:] = 1
-    assert (maps.density.max(), maps.heat[0].max()) == (0.5, 0.5)
+    assert (maps.density.max(), read_heat(maps.heat[0]).max()) == pytest.approx((0.5, 0.5), abs=1e-5)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from service.analysis import HeatMaps
+from service.analysis import HeatArray, HeatMaps, keep_heat
 from service.colormaps import Colormap, color_table
 from service.heatmap import HeatLayer, Kind, combine_levels, place_on_picture, select_layer
 from service.letterbox import Letterbox
@@ -82,8 +82,11 @@ def test_a_coarse_peak_stays_at_its_place_on_the_finest_grid() -> None:
 
 
 def maps(density_top: float) -> HeatMaps:
-    heat = tuple(np.stack([np.full((n, n), value, np.float16) for value in (0.1, 0.2, 0.3, 1.0)]) for n in (8, 4, 2))
-    classes = tuple(np.stack([np.zeros((n, n), np.float16), np.ones((n, n), np.float16)]) for n in (8, 4, 2))
+    def level(side: int, *values: float) -> HeatArray:
+        return keep_heat(np.stack([np.full((side, side), value, np.float32) for value in values]))
+
+    heat = tuple(level(side, 0.1, 0.2, 0.3, 1.0) for side in (8, 4, 2))
+    classes = tuple(level(side, 0, 1) for side in (8, 4, 2))
     return HeatMaps(np.full((8, 8), density_top, np.float32), classes, heat)
 
 
@@ -91,7 +94,7 @@ def maps(density_top: float) -> HeatMaps:
 def test_each_kind_is_its_channel(kind: Kind, value: float) -> None:
     chosen = select_layer(maps(0.1), (8, 16, 32), kind, 1, None)
     assert (chosen.values.shape, chosen.stride) == ((4, 4), 16)
-    assert chosen.values.flat[0] == np.float16(value)
+    assert chosen.values.flat[0] == pytest.approx(value, abs=1e-5)
 
 
 def test_a_class_has_its_own_heat() -> None:

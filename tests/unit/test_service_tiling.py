@@ -73,7 +73,7 @@ def found(*boxes: tuple[float, float, float, float, float]) -> ModelResult:
     """A result with boxes x1, y1, x2, y2 in canvas pixels and their scores, of one class."""
     values = np.array(boxes, dtype=np.float32).reshape(-1, 5)
     cells = SIZE // 8
-    maps = HeatMaps(np.ones((cells, cells), np.float32), (), (np.ones((4, cells, cells), np.float16),))
+    maps = HeatMaps(np.ones((cells, cells), np.float32), (), (np.ones((4, cells, cells), np.uint16),))
     return ModelResult(1.0, len(values), values[:, :4], values[:, 4:], maps, {"encode": 1.0})
 
 
