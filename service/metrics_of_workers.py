@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -48,7 +48,8 @@ class WorkersCollector(Collector):
             if Path("/proc", str(pid)).exists():
                 living.append(pid)
             else:  # it crashed or was replaced: its counters stay, its gauges must not
-                mark_process_dead(pid, str(self._folder))
+                with suppress(FileNotFoundError):  # another process, asked at the same time, was faster
+                    mark_process_dead(pid, str(self._folder))
         yield from self._files.collect()
         yield from _processes(living)
 

@@ -1,6 +1,6 @@
 """OpenTelemetry traces over OTLP/HTTP, where an endpoint is set; FastAPI itself makes the span of each request.
 
-Without an endpoint the SDK is not even imported, and nothing is sent anywhere.
+Without an endpoint the exporter is not even imported, and nothing is sent anywhere.
 """
 
 from collections.abc import Iterable, Mapping

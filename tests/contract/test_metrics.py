@@ -87,6 +87,33 @@ def test_bytes_of_bodies_are_measured(make_client: MakeClient, scene_png: bytes)
     assert read(client)["heatquery_request_body_bytes_sum{method=POST}{route=/detect}"] == len(scene_png)
 
 
+def test_a_picture_is_measured_stage_by_stage(make_client: MakeClient, scene_png: bytes) -> None:
+    client = make_client()
+    answer = client.post("/detect", files={"file": scene_png}).json()
+    page = read(client)
+    for stage in ("queue", "preprocess", "encode", "decode", "postprocess"):
+        assert page[f"heatquery_stage_seconds_count{{stage={stage}}}"] == 1
+    encode_ms = page["heatquery_stage_seconds_sum{stage=encode}"] * 1e3
+    assert encode_ms == pytest.approx(answer["timing_ms"]["encode"], abs=0.01)
+
+
+def test_queries_count_and_detections_of_a_picture_are_measured(make_client: MakeClient, scene_png: bytes) -> None:
+    client = make_client()
+    answer = client.post("/detect", files={"file": scene_png}).json()
+    page = read(client)
+    assert page["heatquery_query_count_sum"] == answer["query_count"]
+    assert page["heatquery_estimated_count_sum"] == pytest.approx(answer["estimated_count"], abs=0.01)
+    assert page["heatquery_detections_sum"] == len(answer["detections"]) == 2
+
+
+def test_runs_of_the_graphs_are_counted_by_their_size(make_client: MakeClient, scene_png: bytes) -> None:
+    client = make_client()
+    client.post("/detect", files={"file": scene_png})
+    page = read(client)
+    assert [page[f"heatquery_batch_size_sum{{stage={stage}}}"] for stage in ("encode", "decode")] == [1, 1]
+    assert [page[f"heatquery_queue_depth{{stage={stage}}}"] for stage in ("encode", "decode")] == [0, 0]
+
+
 def test_the_model_that_answers_is_named(client: httpx.Client) -> None:
     page = read(client)
     model = client.get("/models").json()[0]

@@ -83,6 +83,20 @@ def test_a_request_is_a_span_of_the_callers_trace(make_client: MakeClient, colle
     assert collector.services == {"heatquery"}
 
 
+def test_the_stages_of_a_picture_are_spans_below_its_request(
+    make_client: MakeClient, collector: Collector, scene_png: bytes
+) -> None:
+    client = make_client(otlp_endpoint=collector.url)
+    answer = client.post("/detect", files={"file": scene_png}).json()
+    request = collector.wait_for("POST /detect")
+    stages = {span.name: span for span in collector.spans if span.parent_span_id == request.span_id}
+    assert stages.keys() == {"preprocess", "queue", "encode", "decode", "postprocess"}
+    encode = stages["encode"]
+    seconds = (encode.end_time_unix_nano - encode.start_time_unix_nano) / 1e9
+    assert seconds == pytest.approx(answer["timing_ms"]["encode"] / 1e3, abs=1e-4)
+    assert attributes(stages["decode"])["heatquery.query_count"] == answer["query_count"]
+
+
 def test_a_caller_that_does_not_sample_is_not_traced(make_client: MakeClient, collector: Collector) -> None:
     client = make_client(otlp_endpoint=collector.url)
     client.get("/models/first", headers={"traceparent": TRACEPARENT.removesuffix("01") + "00"})
@@ -112,7 +126,7 @@ def test_a_collector_that_is_not_there_keeps_nobody_waiting(toy_models: Path, sc
     assert not service.thread.is_alive()
 
 
-def test_without_an_endpoint_the_sdk_is_not_even_imported(toy_models: Path) -> None:
+def test_without_an_endpoint_no_exporter_is_even_imported(toy_models: Path) -> None:
     script = (
         "import asyncio, sys\n"
         "from service.app import create_app\n"
@@ -122,7 +136,8 @@ def test_without_an_endpoint_the_sdk_is_not_even_imported(toy_models: Path) -> N
         "    async with app.router.lifespan_context(app):\n"
         "        pass\n"
         "asyncio.run(live())\n"
-        "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])\n"
+        "exporters = ('opentelemetry.sdk.trace.export', 'opentelemetry.exporter')\n"
+        "print([name for name in sys.modules if name.startswith(exporters)])\n"
     )
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}  # of another program on the same host
     command = [sys.executable, "-c", script]
