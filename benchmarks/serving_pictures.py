@@ -13,6 +13,8 @@ from service.manifest import Manifest
 
 SPARSE, CROWDED = "sparse", "crowded"
 SPARSE_TO_CROWDED = 3
+PATH = "/detect?tile=off"
+"""One canvas a picture, as the peers do; they do not read the query."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def read_pictures(data: Path, split: str, manifest: Manifest) -> Pictures:
     calls: dict[str, list[Call]] = {SPARSE: [], CROWDED: []}
     for image in sorted(annotations["images"], key=lambda image: image["file_name"]):
         kind = CROWDED if objects[image["id"]] >= at_least else SPARSE
-        calls[kind].append(upload(kind, (data / "images" / image["file_name"]).read_bytes()))
+        calls[kind].append(upload(kind, (data / "images" / image["file_name"]).read_bytes(), PATH))
     for kind, found in calls.items():
         if not found:
             raise ValueError(f"{data} has no {kind} picture in {split}; crowded begins at {at_least} objects")
