@@ -4,6 +4,7 @@ The real type comes from the first bytes, never from a name or header. Size limi
 image's own header, before any pixel is decoded. Nothing is written to disk and nothing is fetched.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from service.errors import OutOfMemoryError, PictureTooLargeError, UndecodableImageError, UnsupportedTypeError
 
@@ -85,17 +86,20 @@ def decode_picture(data: bytes, max_pixels: int, background: int = 0) -> Picture
         raise PictureTooLargeError(f"{error} (HEATQUERY_MAX_PIXELS: {max_pixels:,})") from error
     except MemoryError as error:
         raise OutOfMemoryError("not enough memory to decode the picture") from error
+    except UnidentifiedImageError as error:  # its own text holds an address in memory
+        raise UndecodableImageError(f"{kind} cannot be decoded: its header is damaged or of an unknown kind") from error
     except Exception as error:  # Pillow's readers raise a dozen unrelated types on damaged input
         raise UndecodableImageError(f"{kind} cannot be decoded: {str(error)[:200] or type(error).__name__}") from error
     return Picture(picture, tuple(note for note in (*notes, depth_note) if note))
 
 
 def silence_pillow_warnings() -> None:
-    """Keep Pillow's remarks on damaged or large uploads out of the log, for a whole process.
+    """Keep Pillow's remarks and errors about damaged or large uploads out of the log, for a whole process.
 
     What matters of them is said in the answer: our own, stricter gate refuses what is too large.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def _check_size(image: ImageFile.ImageFile, max_pixels: int) -> None:

@@ -6,8 +6,11 @@ import httpx
 import pytest
 from fuzzing import Outcome, made_pictures, real_pictures, send_damaged
 
+pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")  # as the service does; raised, they would refuse more
+
 REAL = Path(__file__).parents[3] / "shared/data/nwpu-vhr10/images"
 INPUTS = 300
+ANSWERS = {200, 400, 413, 415, 422}  # 422: a header that claims a size of too many tiles
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def outcome(client: httpx.Client) -> Outcome:
 
 def test_damaged_pictures_are_served_or_refused_as_pictures(outcome: Outcome) -> None:
     assert outcome.failures == []
-    assert set(outcome.statuses) <= {200, 400, 413, 415}
+    assert set(outcome.statuses) <= ANSWERS
 
 
 def test_the_damage_is_neither_too_little_nor_too_much_to_mean_anything(outcome: Outcome) -> None:
@@ -37,4 +40,4 @@ def test_a_sound_picture_is_served_after_damaged_ones(client: httpx.Client, outc
 def test_damaged_real_pictures_are_served_or_refused_as_pictures(client: httpx.Client) -> None:
     outcome = send_damaged(client, real_pictures(REAL), 100)
     assert outcome.failures == []
-    assert set(outcome.statuses) <= {200, 400, 413, 415}
+    assert set(outcome.statuses) <= ANSWERS

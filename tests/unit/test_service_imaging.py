@@ -1,7 +1,9 @@
 """Any picture becomes 8-bit RGB as a person sees it."""
 
+import logging
 import subprocess
 import sys
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.errors import PictureTooLargeError, UndecodableImageError
-from service.imaging import decode_picture
+from service.imaging import decode_picture, silence_pillow_warnings
 
 LIMIT = 1_000_000
 
@@ -157,10 +159,24 @@ def test_a_picture_of_several_blocks_has_no_seams(size: tuple[int, int], dtype: 
     assert np.array_equal(pixels(encode(Image.fromarray(values), "TIFF"))[..., 0], eight_bit)
 
 
+def test_a_damaged_upload_leaves_no_word_of_pillow_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    sound = encode(Image.new("L", (2, 2)), "TIFF", tiffinfo={277: 1})
+    entry = sound.index(b"\x15\x01\x03\x00")  # samples per pixel, a number of 16 bits
+    pillow, level = logging.getLogger("PIL"), logging.getLogger("PIL").level
+    try:
+        with warnings.catch_warnings():
+            silence_pillow_warnings()
+            with pytest.raises(UndecodableImageError):
+                decode_picture(sound[: entry + 8] + b"\x80" + sound[entry + 9 :], LIMIT)
+    finally:
+        pillow.setLevel(level)
+    assert not caplog.records
+
+
 MEASURE = """
 import re, sys
 from pathlib import Path
-from service.imaging import decode_picture
+from service.imaging import decode_picture, silence_pillow_warnings
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
