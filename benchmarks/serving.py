@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             model_dir=options.model_dir,
             pictures=read_pictures(options.data, options.split, manifest),
             peers=options.peers,
+            cut=options.cut_peers,
             scale=options.scale,
             provenance=provenance(manifest),
             log=log,
@@ -126,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder with images/ and instances_<split>.json")
     parser.add_argument("--split", default="val", help="pictures that are sent (default: %(default)s)")
     parser.add_argument("--peers", type=Path, metavar="PYTHON", help="interpreter of the environment of the peers")
+    parser.add_argument(
+        "--cut-peers", action="store_true", help="they leave the padding away, too; in a file of its own"
+    )
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="what was measured, to go on from")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="; ".join(PARTS))
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="measure the soak, for so long")

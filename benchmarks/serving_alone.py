@@ -40,7 +40,7 @@ def measure_start(bench: Bench) -> Start:
 
 def measure_overhead(bench: Bench) -> Overhead:
     """The same picture by turns through the bare graphs in this process, and over HTTP; first one, then the other."""
-    bare = Pipeline(bench.model_dir, CORES, spinning=False)
+    bare = Pipeline(bench.model_dir, CORES, cut=True)
     server = start_ours(bench.model_dir, bench.log)
     with running(server, bench.pictures.sparse[0]):
         calls = [call for call, _ in zip(bench.pictures.mixed(0), range(bench.scaled(OVERHEAD_CALLS)), strict=False)]

@@ -127,11 +127,18 @@ def start_ours(model_dir: Path, log: TextIO | None = None, settings: Mapping[str
     return _start(OURS, told, port, command, given, log)
 
 
-def start_peer(name: str, variant: Variant, python: Path, model_dir: Path, log: TextIO | None = None) -> Server:
-    """One variant of a peer, in the environment of the peers."""
+def start_peer(
+    name: str, variant: Variant, python: Path, model_dir: Path, cut: bool, log: TextIO | None = None
+) -> Server:
+    """One variant of a peer, in the environment of the peers.
+
+    Args:
+        cut: it leaves the padding of the canvas away, as ours does.
+    """
     port = free_port()
     command = [str(python), "-m", f"benchmarks.serving_peers.{variant.module}", str(model_dir), "--port", str(port)]
-    return _start(name, str(variant), port, [*command, *variant.options], variant.environment, log)
+    command += [*variant.options, *(["--cut"] if cut else [])]
+    return _start(name, str(variant), port, command, variant.environment, log)
 
 
 def _start(

@@ -38,12 +38,20 @@ class Letterbox:
         """Canvas pixels per picture pixel along y."""
         return self.new_height / self.height
 
-    def draw(self, picture: Image.Image, pad_value: int) -> NDArray[np.uint8]:
-        """Lay an RGB picture on the canvas; returns (3, size, size)."""
+    def draw(self, picture: Image.Image, pad_value: int, multiple_of: int | None = None) -> NDArray[np.uint8]:
+        """Lay an RGB picture on the canvas; returns (3, H, W).
+
+        Args:
+            multiple_of: leaves away the padding but for what makes each side a multiple of this; None: H and W are
+                `size`.
+        """
         content = picture.resize((self.new_width, self.new_height), Image.Resampling.BILINEAR)
-        canvas = np.full((self.size, self.size, 3), pad_value, dtype=np.uint8)
+        height, width = self.size, self.size
+        if multiple_of is not None:
+            height, width = (-(-side // multiple_of) * multiple_of for side in (self.new_height, self.new_width))
+        canvas = np.full((height, width, 3), pad_value, dtype=np.uint8)
         canvas[: self.new_height, : self.new_width] = np.asarray(content)
-        return np.ascontiguousarray(canvas.transpose(2, 0, 1))  # (S, S, 3) -> (3, S, S)
+        return np.ascontiguousarray(canvas.transpose(2, 0, 1))  # (H, W, 3) -> (3, H, W)
 
     def boxes_to_picture(self, boxes_xyxy: FloatArray) -> FloatArray:
         """Map (M, 4) canvas boxes to picture pixels, clipped to the picture."""

@@ -28,7 +28,7 @@ class Prepared:
     Attributes:
         frame: where the picture lies in canvas pixels; of all windows, if there are several.
         tiling: None where the picture goes on one canvas as a whole.
-        canvases: each draws (3, S, S); the windows of the tiling and its overview last.
+        canvases: each draws (3, H, W); the windows of the tiling and its overview last.
         timing_ms: milliseconds by step so far.
     """
 
@@ -75,7 +75,7 @@ class Predictor:
         side = tile_size(tile, width, height, spec.size)
         if side is None:
             frame = Letterbox.fit(width, height, spec.size)
-            canvas = frame.draw(picture.image, spec.pad_value)
+            canvas = frame.draw(picture.image, spec.pad_value, spec.multiple_of if self.engine.cuts_canvas else None)
             return frame, None, (lambda: canvas,)
         tiling = plan_tiles(width, height, side, spec.size, self.manifest.strides[-1], self._max_tiles)
         overview = tiling.overview.draw(picture.image, spec.pad_value)
@@ -114,7 +114,7 @@ class Predictor:
 
     def _run(self, canvas: NDArray[np.uint8]) -> ModelResult:
         begun = perf_counter()
-        encoded = self.engine.encode(canvas[None])  # (3, S, S) -> (1, 3, S, S)
+        encoded = self.engine.encode(canvas[None])  # (3, H, W) -> (1, 3, H, W)
         between = perf_counter()
         counts = query_counts(encoded.count, self.manifest.query, encoded.queries.shape[1])
         decoded = self.engine.decode(DecoderInputs.of_batch(encoded), counts)

@@ -24,7 +24,7 @@ from service.metrics import Batched, Metrics
 from service.queries import query_counts
 
 Canvas = Callable[[], NDArray[np.uint8]]
-"""Draws (3, S, S); called in the thread that encodes it, so that waiting windows of a large picture hold no pixels."""
+"""Draws (3, H, W); called in the thread that encodes it, so that waiting windows of a large picture hold no pixels."""
 
 ALIKE = 1.5  # pictures are decoded together if the most queries of any are at most this many times the fewest
 Output = TypeVar("Output")
@@ -48,6 +48,11 @@ class _Item:
     seconds: dict[str, float] = field(default_factory=lambda: {"queue": 0.0, "encode": 0.0, "decode": 0.0})
     encoded: EncodedRow | None = None
     queries: int = 0
+
+    @property
+    def cells(self) -> tuple[int, ...] | None:
+        """Shape of the density map, which says that of all maps."""
+        return None if self.encoded is None else self.encoded.batch.density.shape[1:]
 
     def leaves_queue(self) -> None:
         self.seconds["queue"] += perf_counter() - self.since
@@ -124,11 +129,12 @@ class Scheduler:
         return False
 
     def _alike(self, decode: Sequence[_Item]) -> list[_Item]:
-        """The first in the queue, and others that need about as many queries."""
+        """The first in the queue, and others with maps of the same shape that need about as many queries."""
         group: list[_Item] = []
         for item in decode:
             numbers = [each.queries for each in (*group, item)]
-            if max(numbers) <= ALIKE * min(numbers) and len(group) < self._batch:
+            alike = max(numbers) <= ALIKE * min(numbers) and item.cells == decode[0].cells
+            if alike and len(group) < self._batch:
                 group.append(item)
         return group
 
@@ -168,8 +174,13 @@ class Scheduler:
                 item.future.set_exception(outcome)
 
     def _encode(self, items: Sequence[_Item]) -> list[EncodedRow]:
-        encoded = self._engine.encode(np.stack([item.canvas() for item in items]))
-        return [EncodedRow(encoded, row) for row in range(len(items))]
+        canvases = [item.canvas() for item in items]
+        rows: list[EncodedRow | None] = [None] * len(items)
+        for places in _places_of_each([canvas.shape for canvas in canvases]):
+            encoded = self._engine.encode(np.stack([canvases[place] for place in places]))
+            for row, place in enumerate(places):
+                rows[place] = EncodedRow(encoded, row)
+        return [row for row in rows if row is not None]
 
     def _decode(self, items: Sequence[_Item]) -> list[ModelResult]:
         rows = [item.encoded for item in items if item.encoded is not None]
@@ -209,6 +220,11 @@ def _once(work: Callable[[Sequence[_Item]], Sequence[Output]], items: Sequence[_
         return list(work(items))
     except (OutOfMemoryError, EngineError) as error:
         return [error] * len(items)
+
+
+def _places_of_each(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Where each shape stands, the shapes in order of their first place."""
+    return [[place for place, found in enumerate(shapes) if found == shape] for shape in dict.fromkeys(shapes)]
 
 
 def _by_order(item: _Item) -> tuple[Priority, int]:

@@ -23,7 +23,8 @@ class DetectApi(ls.LitAPI):
 
     def setup(self, device: str) -> None:
         """Open the graphs in a worker."""
-        self._pipeline = Pipeline(self._options.model_dir, self._options.threads, self._options.spinning)
+        options = self._options
+        self._pipeline = Pipeline(options.model_dir, options.threads, options.spinning, options.cut)
 
     def decode_request(self, request: Request) -> Canvas:
         """A form with a part `file`, as LitServe hands it on."""

@@ -25,7 +25,7 @@ def create_app(pipeline: Pipeline) -> FastAPI:
 def main() -> None:
     """Serve until a signal comes, as `uvicorn` does by default but for the log of every call."""
     options = peer_parser(__doc__).parse_args()
-    app = create_app(Pipeline(options.model_dir, options.threads, options.spinning))
+    app = create_app(Pipeline(options.model_dir, options.threads, options.spinning, options.cut))
     uvicorn.run(app, host="127.0.0.1", port=options.port, access_log=False)
 
 

@@ -22,8 +22,8 @@ OBJECT_STORE_BYTES = 100 * 1024**2
 class DetectReplica:
     """Does the whole job, one picture at a time."""
 
-    def __init__(self, folder: Path, threads: int, spinning: bool) -> None:
-        self._pipeline = Pipeline(folder, threads, spinning)
+    def __init__(self, folder: Path, threads: int, spinning: bool, cut: bool) -> None:
+        self._pipeline = Pipeline(folder, threads, spinning, cut)
 
     async def __call__(self, request: Request) -> dict[str, Any]:
         """A form with a part `file`. Blocking is fine: a replica has a core to itself and takes one call at a time."""
@@ -50,7 +50,8 @@ def main() -> None:
     replica = DetectReplica.options(  # pyright: ignore[reportAttributeAccessIssue]  # what the decorator makes
         num_replicas=options.replicas, max_ongoing_requests=options.ongoing, ray_actor_options={"num_cpus": 1}
     )
-    serve.run(replica.bind(options.model_dir.resolve(), options.threads, options.spinning), route_prefix="/detect")
+    job = (options.model_dir.resolve(), options.threads, options.spinning, options.cut)
+    serve.run(replica.bind(*job), route_prefix="/detect")
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

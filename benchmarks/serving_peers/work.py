@@ -26,7 +26,7 @@ Array: TypeAlias = NDArray[Any]
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture as the encoder takes it: where it lies, and (3, S, S) pixels."""
+    """A picture as the encoder takes it: where it lies, and (3, H, W) pixels."""
 
     frame: Letterbox
     pixels: NDArray[np.uint8]
@@ -45,15 +45,17 @@ class Found:
 class Pipeline:
     """Both graphs of a model folder, and the steps around them. Safe to call from several threads."""
 
-    def __init__(self, folder: Path, threads: int, spinning: bool) -> None:
+    def __init__(self, folder: Path, threads: int, spinning: bool = False, cut: bool = False) -> None:
         """Open the fp32 graphs.
 
         Args:
+            cut: leave the padding of the canvas away, as our service does.
             threads: inside one run of a graph.
             spinning: whether idle threads of the runtime spin, as they do by default.
         """
         self.manifest = Manifest.model_validate(json.loads((folder / "model.json").read_text(encoding="utf-8")))
         self.options = DetectionOptions.from_manifest(self.manifest)
+        self._multiple_of = self.manifest.input.multiple_of if cut else None
         self._encoder = _open_session(folder / "encoder.onnx", threads, spinning)
         self._decoder = _open_session(folder / "decoder.onnx", threads, spinning)
         self._memory = [f"memory_{level}" for level in range(len(self.manifest.strides))]
@@ -76,12 +78,14 @@ class Pipeline:
         pad_value = self.manifest.input.pad_value
         image = decode_picture(upload, MAX_PIXELS, background=pad_value).image
         frame = Letterbox.fit(*image.size, self._side)
-        return Canvas(frame, frame.draw(image, pad_value))
+        return Canvas(frame, frame.draw(image, pad_value, self._multiple_of))
 
     def detect_canvases(self, canvases: Sequence[Canvas]) -> list[Found]:
         """Encoder, K by the counts, decoder. Only what the boxes need leaves the encoder; it draws no heat."""
+        if len({canvas.pixels.shape for canvas in canvases}) > 1:
+            return [found for canvas in canvases for found in self.detect_canvases([canvas])]
         wanted = [*self._memory, "queries", "reference_boxes", "count"]
-        images = np.stack([canvas.pixels for canvas in canvases])  # (B, 3, S, S)
+        images = np.stack([canvas.pixels for canvas in canvases])  # (B, 3, H, W)
         outputs = [np.asarray(value) for value in self._encoder.run(wanted, {"images": images})]
         encoded = dict(zip(wanted, outputs, strict=True))
         query, available = self.manifest.query, encoded["queries"].shape[1]
@@ -122,6 +126,7 @@ def peer_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, required=True, help="of 127.0.0.1")
     parser.add_argument("--threads", type=int, default=1, help="inside one run of a graph")
     parser.add_argument("--spinning", action="store_true", help="let idle threads of the runtime spin")
+    parser.add_argument("--cut", action="store_true", help="leave the padding of the canvas away")
     return parser
 
 

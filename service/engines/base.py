@@ -112,8 +112,13 @@ class Engine(Protocol):
         """Name of the execution provider really in use."""
         ...
 
+    @property
+    def cuts_canvas(self) -> bool:
+        """Whether pictures should come without their padding: a run then costs less, but is of a shape of its own."""
+        ...
+
     def encode(self, images: NDArray[np.uint8]) -> Encoded:
-        """Run the encoder on (B, 3, S, S) RGB.
+        """Run the encoder on (B, 3, H, W) RGB, sides multiples of the largest stride.
 
         Raises:
             OutOfMemoryError, EngineError.

@@ -52,8 +52,13 @@ class OnnxEngine:
         """First provider of the encoder session: the one that runs the graph."""
         return self._encoder.get_providers()[0]
 
+    @property
+    def cuts_canvas(self) -> bool:
+        """On a CPU time follows the pixels; a GPU is better off with batches, and plans anew for every shape."""
+        return self._device == "cpu"
+
     def encode(self, images: NDArray[np.uint8]) -> Encoded:
-        """Run the encoder on (B, 3, S, S) RGB; the memory stays on the device, where the decoder reads it."""
+        """Run the encoder on (B, 3, H, W) RGB; the memory stays on the device, where the decoder reads it."""
         outputs = _run(self._encoder, encoder_outputs(self._levels), {"images": images}, self._device)
         read = {name: value.numpy() for name, value in outputs.items() if not name.startswith("memory_")}
         return Encoded(

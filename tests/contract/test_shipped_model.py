@@ -82,3 +82,19 @@ def test_it_finds_every_airplane_of_a_real_val_picture(predictor: Predictor) -> 
     inside = (boxes[None, :, :2] < centres[:, None]) & (centres[:, None] < boxes[None, :, 2:])
     assert len(centres) == 31
     assert np.all(np.any(np.all(inside, axis=-1), axis=1))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/nwpu-vhr10")
+def test_it_finds_the_same_without_the_padding(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = DetectionOptions.from_manifest(predictor.manifest, threshold=0.5)
+    upload = (DATA / "images" / "047.jpg").read_bytes()
+    cut = predictor.analyse(upload)
+    monkeypatch.setattr(OnnxEngine, "cuts_canvas", False)
+    whole = predictor.analyse(upload)
+    assert cut.maps.density.shape == (44, 68)  # 329 of 544 rows hold the picture
+    assert whole.maps.density.shape == (68, 68)
+    ours, theirs = cut.detections(options), whole.detections(options)
+    assert len(ours) == len(theirs)
+    distances = np.abs(ours.boxes[:, None] - theirs.boxes[None]).max(axis=2)  # (M, M)
+    assert (distances.min(axis=1) < 4).all()
+    assert (ours.labels == theirs.labels[distances.argmin(axis=1)]).all()

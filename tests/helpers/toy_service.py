@@ -98,34 +98,54 @@ def build_encoder() -> bytes:
         _constant("channel_axis", [1], np.int64),
         _constant("all_but_batch", [1, 2, 3], np.int64),
         _constant("cells_per_square", 16.0, np.float32),
-        _constant("k", [min(K_MAX, (SIDE // 32) ** 2)], np.int64),
+        _constant("k_max", [K_MAX], np.int64),
         _constant("tokens_shape", [0, 4, -1], np.int64),
         _constant("scores_shape", [0, -1], np.int64),
         _constant("last_axis", [2], np.int64),
-        _constant("all_boxes", _cell_boxes(), np.float32),
     ]
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ("B", 3, "H", "W"))
     return _finish(helper.make_graph(nodes, "encoder", [images], [outputs[name] for name in names], constants))
 
 
-def _cell_boxes() -> np.ndarray:
-    """(N, 4) cxcywh of the 32 px cells, in fractions of the canvas."""
-    cells = SIDE // 32
-    rows, columns = np.divmod(np.arange(cells * cells), cells)
-    side = np.full(cells * cells, 1 / cells)
-    return np.stack([(columns + 0.5) / cells, (rows + 0.5) / cells, side, side], axis=1)
+def _box_nodes() -> list[onnx.NodeProto]:
+    """(B, k, 4) cxcywh of the chosen 32 px cells, in fractions of the canvas, whatever its sides."""
+    centres = [
+        node
+        for axis, cells, place in (("x", "columns", "column"), ("y", "rows", "row"))
+        for node in (
+            _node("Cast", [cells], [f"{cells}_float"], to=TensorProto.FLOAT),
+            _node("Cast", [place], [f"{place}_float"], to=TensorProto.FLOAT),
+            _node("Add", [f"{place}_float", "half"], [f"{place}_centre"]),
+            _node("Div", [f"{place}_centre", f"{cells}_float"], [f"centre_{axis}"]),
+            _node("Reciprocal", [f"{cells}_float"], [f"side_{axis}"]),
+            _node("Mul", [f"centre_{axis}", "zero"], [f"nothing_{axis}"]),
+            _node("Add", [f"nothing_{axis}", f"side_{axis}"], [f"sides_{axis}"]),  # (B, k)
+        )
+    ]
+    parts = ["centre_x", "centre_y", "sides_x", "sides_y"]
+    return [
+        _node("Div", ["top", "columns"], ["row"]),
+        _node("Mod", ["top", "columns"], ["column"]),
+        *centres,
+        *(_node("Unsqueeze", [part, "last_axis"], [f"{part}_last"]) for part in parts),
+        _node("Concat", [f"{part}_last" for part in parts], ["reference_boxes"], axis=2),
+    ]
 
 
 def _proposal_nodes() -> list[onnx.NodeProto]:
     return [
         _node("Reshape", ["hottest_2", "scores_shape"], ["token_scores"]),  # (B, N)
+        _node("Shape", ["hottest_2"], ["rows"], start=2, end=3),
+        _node("Shape", ["hottest_2"], ["columns"], start=3, end=4),
+        _node("Mul", ["rows", "columns"], ["cells"]),
+        _node("Min", ["cells", "k_max"], ["k"]),
         _node("TopK", ["token_scores", "k"], ["top_scores", "top"]),
         _node("Reshape", ["memory_2", "tokens_shape"], ["tokens_last"]),  # (B, 4, N)
         _node("Transpose", ["tokens_last"], ["tokens"], perm=[0, 2, 1]),
         _node("Unsqueeze", ["top", "last_axis"], ["top_column"]),
         _node("Concat", ["top_column"] * 4, ["top_wide"], axis=2),  # (B, k, 4)
         _node("GatherElements", ["tokens", "top_wide"], ["queries"], axis=1),
-        _node("Gather", ["all_boxes", "top"], ["reference_boxes"], axis=0),
+        *_box_nodes(),
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.load import Answer
-from benchmarks.serving_bench import same_boxes
+from benchmarks.serving_bench import agreement
 from benchmarks.serving_compare import in_turn
 from benchmarks.serving_figures import (
     Choice,
@@ -294,13 +294,22 @@ def test_the_picture_of_waits_names_every_server(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "waits.svg").read_text(encoding="utf-8")
 
 
-def test_servers_that_find_something_else_are_told_apart() -> None:
-    found = [{"box": [1, 2, 3, 4], "label": "ship"}]
-    assert same_boxes(found, [{"box": [1.05, 2, 3, 4], "label": "ship"}])
-    assert same_boxes([], [])
-    assert not same_boxes(found, [])
-    assert not same_boxes(found, [{"box": [1.5, 2, 3, 4], "label": "ship"}])
-    assert not same_boxes(found, [{"box": [1, 2, 3, 4], "label": "bridge"}])
+@pytest.mark.parametrize(
+    ("theirs", "share"),
+    [
+        ([{"box": [1, 0, 10, 10], "label": "ship", "score": 0.4}], 1),  # a little moved, a little less sure
+        ([{"box": [5, 0, 15, 10], "label": "ship", "score": 0.9}], 0),
+        ([{"box": [0, 0, 10, 10], "label": "bridge", "score": 0.9}], 0),
+        ([], 0),
+    ],
+)
+def test_servers_that_find_something_else_are_told_apart(theirs: list[dict], share: float) -> None:
+    ours = [{"box": [0, 0, 10, 10], "label": "ship", "score": 0.9}]
+    assert agreement([ours], [theirs]) == share
+
+
+def test_servers_agree_where_neither_is_sure_of_anything() -> None:
+    assert agreement([[]], [[{"box": [0, 0, 1, 1], "label": "ship", "score": 0.4}]]) == 1
 
 
 def test_the_bomb_of_the_soak_is_one() -> None:

@@ -28,6 +28,25 @@ def test_the_picture_lies_in_the_top_left_corner_over_padding() -> None:
     assert (canvas[:, 32:] == 114).all()
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "cut"),
+    [
+        (20, 10, (3, 32, 64)),
+        (10, 20, (3, 64, 32)),
+        (64, 64, (3, 64, 64)),
+        (1000, 520, (3, 64, 64)),
+        (900, 1, (3, 32, 64)),
+    ],
+)
+def test_without_its_padding_the_canvas_is_as_small_as_the_strides_allow(
+    width: int, height: int, cut: tuple[int, int, int]
+) -> None:
+    picture, frame = Image.new("RGB", (width, height), (1, 2, 3)), Letterbox.fit(width, height, 64)
+    canvas = frame.draw(picture, pad_value=114, multiple_of=32)
+    assert canvas.shape == cut
+    assert (canvas == frame.draw(picture, pad_value=114)[:, : cut[1], : cut[2]]).all()
+
+
 def test_boxes_come_back_in_picture_pixels() -> None:
     frame = Letterbox.fit(333, 1000, 640)
     canvas_box = np.array([[21.3, 64.0, 213.0, 640.0]], dtype=np.float32)

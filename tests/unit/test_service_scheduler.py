@@ -23,6 +23,7 @@ class ToyEngine:
     """The value of a canvas's first pixel is its count, its only box and its score; a gate holds every run."""
 
     provider = "toy"
+    cuts_canvas = True
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -40,7 +41,7 @@ class ToyEngine:
         if POISON in counts:
             raise EngineError("poison")
         size, column = len(images), counts[:, None, None]
-        heat = np.broadcast_to(column[..., None], (size, 4, 1, 1)).astype(np.float32)
+        heat = np.broadcast_to(column[..., None], (size, 4, 1, images.shape[3] // 2)).astype(np.float32)
         queries = np.broadcast_to(column, (size, 100, 1)).astype(np.float32)
         boxes = np.zeros((size, 100, 4), np.float32)
         return Encoded((heat[:, :1],), queries, boxes, counts, heat[:, :1], (heat[:, :1],), (heat,))
@@ -52,8 +53,8 @@ class ToyEngine:
         return Decoded(np.zeros((*scores.shape[:2], 4), np.float32), scores)
 
 
-def canvas(value: int) -> Callable[[], NDArray[np.uint8]]:
-    return lambda: np.full((3, 2, 2), value, np.uint8)
+def canvas(value: int, width: int = 2) -> Callable[[], NDArray[np.uint8]]:
+    return lambda: np.full((3, 2, width), value, np.uint8)
 
 
 Scenario = Callable[[ToyEngine, Scheduler], Awaitable[None]]
@@ -82,6 +83,22 @@ def test_every_picture_gets_its_own_result() -> None:
         assert [len(result.boxes) for result in results] == [3, 40, 5, 90]
         assert [float(result.scores[0, 0]) for result in results] == [3, 40, 5, 90]
         assert [float(result.maps.density[0, 0]) for result in results] == [3, 40, 5, 90]
+
+    play(scenario)
+
+
+def test_canvases_of_other_shapes_run_apart_and_keep_their_order() -> None:
+    async def scenario(engine: ToyEngine, scheduler: Scheduler) -> None:
+        engine.gate.clear()
+        widths = {10: 2, 11: 2, 12: 4, 13: 2, 14: 4}
+        tasks = [asyncio.create_task(scheduler.run(canvas(value, width))) for value, width in widths.items()]
+        await asyncio.sleep(0)
+        engine.gate.set()
+        results: list[ModelResult] = await asyncio.gather(*tasks)
+        assert [result.estimated_count for result in results] == list(widths)
+        assert [result.maps.density.shape[1] for result in results] == [1, 1, 2, 1, 2]
+        assert engine.encoded == [[10], [11, 13], [12, 14]]
+        assert sorted(map(sorted, engine.decoded)) == [[10], [11, 13], [12, 14]]
 
     play(scenario)
 
