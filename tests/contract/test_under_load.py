@@ -1,4 +1,4 @@
-"""Ten times the load, clients that leave in the middle of an answer, and a mix of everything, each for a few seconds.
+"""Ten times the load, clients that leave mid-response, a mix of everything, and no memory left, for a few seconds each.
 
 The long ones are in benchmarks/serving.py.
 """
@@ -120,3 +120,18 @@ def test_mixed_sizes_leave_no_memory_threads_or_files_behind(make_client: MakeCl
     (megabytes, threads, files), *_, last = [call_all() for _ in range(3)]
     assert last[0] - megabytes < 30
     assert (last[1], last[2]) == (threads, files)
+
+
+def test_a_graph_that_runs_out_of_memory_is_503_and_the_next_call_works(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, scene_png: bytes
+) -> None:
+    client = make_client()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("onnxruntime.InferenceSession.run_with_iobinding", fail)
+        answer = client.post("/detect", files={"file": scene_png})
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:heatquery:problem:out-of-memory")
+    assert client.post("/detect", files={"file": scene_png}).status_code == 200
