@@ -38,7 +38,8 @@ def noisy_png() -> bytes:
 
 def leave_mid_response(client: httpx.Client, picture: bytes) -> None:
     """Ask for a heat map, read the first bytes of it and reset the connection."""
-    head = f"POST /heatmap?tile=off HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(picture)}\r\n\r\n"
+    head = "POST /heatmap?tile=off HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head += f"Content-Length: {len(picture)}\r\n\r\n"
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(60)
