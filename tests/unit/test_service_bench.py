@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -70,16 +72,38 @@ def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
         read_pictures([str(tmp_path)], 10, 0)
 
 
-async def _ask(answer: bytes) -> Answer:
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(handle: Handler) -> AsyncIterator[Target]:
+    """A server that treats each connection so, until the client leaves; nothing of it is open afterwards."""
+    handlers: set[asyncio.Task[None] | None] = set()
+
+    async def treat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.add(asyncio.current_task())
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await handle(reader, writer)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(treat, "127.0.0.1", 0)
+    try:
+        yield Target(urlsplit(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), {})
+    finally:
+        server.close()
+        await asyncio.gather(*(task for task in handlers if task))
+
+
+async def ask(answer: bytes) -> Answer:
     """Ask a server that says just this, and closes."""
 
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
-        writer.close()
 
-    async with await asyncio.start_server(say, "127.0.0.1", 0) as server:
-        target = Target(urlsplit(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), {})
+    async with serving(say) as target:
         connection = await target.connect()
         try:
             return await connection.send(target.request("GET", "/"))
@@ -89,43 +113,43 @@ async def _ask(answer: bytes) -> Answer:
 
 def test_an_answer_in_chunks_is_put_together() -> None:
     chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
-    assert asyncio.run(_ask(chunks)).body == b"abcde"
+    assert asyncio.run(ask(chunks)).body == b"abcde"
 
 
 def test_an_interim_answer_is_passed_over() -> None:
     answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 X\r\nContent-Length: 0\r\n\r\n"
-    assert asyncio.run(_ask(answer)).status == 429
+    assert asyncio.run(ask(answer)).status == 429
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", b"SSH-2.0\r\n\r\n"])
 def test_half_an_answer_is_a_failed_connection(answer: bytes) -> None:
     with pytest.raises(OSError, match=r"closed the connection|not HTTP"):
-        asyncio.run(_ask(answer))
+        asyncio.run(ask(answer))
 
 
 def test_latency_counts_from_when_a_call_was_due_not_from_when_it_was_sent() -> None:
     """The generator is kept busy for 0.3 s; the calls that were due meanwhile must not look fast."""
+    stalled = False
+
+    def stall_once(seconds: float, sent: int, over: list[Call]) -> None:
+        nonlocal stalled
+        if sent == 1 and not stalled:
+            stalled = True
+            time.sleep(0.3)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(1)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     async def run() -> list[Call]:
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while True:
-                await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(1)
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-
-        def stall(seconds: float, sent: int, over: list[Call]) -> None:
-            if sent == 1 and not stalled:
-                stalled.append(True)
-                time.sleep(0.3)
-
-        stalled: list[bool] = []
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        target = Target(urlsplit(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), {})
-        load = Load(target, "/detect", [Picture(b"x", "image/png")], timeout=5)
-        calls = await load.run([0.0, 0.05, 0.1], stall)
-        load.close()
-        server.close()
-        return calls
+        async with serving(answer) as target:
+            load = Load(target, "/detect", [Picture(b"x", "image/png")], timeout=5)
+            try:
+                return await load.run([0.0, 0.05, 0.1], stall_once)
+            finally:
+                load.close()
 
     calls = asyncio.run(run())
     assert [call.outcome for call in calls] == ["200"] * 3
