@@ -13,7 +13,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 READABLE_HEADERS = (
-    *("RateLimit", "RateLimit-Policy", "Retry-After", "X-Heatmap-Affine", "X-Image-ID"),
+    *("RateLimit", "RateLimit-Policy", "ETag", "Retry-After", "X-Heatmap-Affine", "X-Image-ID"),
     *("X-Model", "X-Model-SHA256", "X-Request-ID"),
 )
 """What pages of other origins may read of an answer, if they may call at all."""

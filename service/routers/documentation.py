@@ -82,6 +82,9 @@ def heatmap_answers() -> Responses:
     return {200: {"description": "The heat map.", "content": content, "headers": headers}}
 
 
+NOT_MODIFIED: Responses = {304: {"description": "The caller has this very heat map: If-None-Match names its ETag."}}
+
+
 def install_documentation(app: FastAPI) -> None:
     """Add the schemas that handlers refer to, and drop the error body of the framework, which is never sent."""
     derive = app.openapi

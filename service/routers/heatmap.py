@@ -1,10 +1,11 @@
 """GET and POST /heatmap: why the model sees what it sees, drawn over the picture."""
 
+from hashlib import sha256
 from io import BytesIO
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 
 from service.analysis import Analysis
 from service.dependencies import PipelineDep, PredictorDep, RuntimeDep, UploadDep
@@ -25,7 +26,7 @@ from service.letterbox import FloatArray
 from service.manifest import Manifest
 from service.predictor import Predictor
 from service.routers.classes import find_class
-from service.routers.documentation import heatmap_answers
+from service.routers.documentation import NOT_MODIFIED, heatmap_answers
 from service.routers.problems import LOOKUP_PROBLEMS, UPLOAD_PROBLEMS
 from service.runtime import Runtime
 from service.schemas import HeatmapQuery, HeatmapValues, ModelName, NewHeatmapQuery, StoredHeatmapQuery
@@ -35,16 +36,27 @@ from service.uploads import REQUEST_BODY
 router = APIRouter(tags=["heatmap"])
 
 
-@router.get("/heatmap", response_class=Response, responses={**heatmap_answers(), **LOOKUP_PROBLEMS})
+@router.get("/heatmap", response_class=Response, responses={**heatmap_answers(), **NOT_MODIFIED, **LOOKUP_PROBLEMS})
 async def stored_heatmap(
-    query: Annotated[StoredHeatmapQuery, Query()], predictor: PredictorDep, runtime: RuntimeDep
+    query: Annotated[StoredHeatmapQuery, Query()],
+    predictor: PredictorDep,
+    runtime: RuntimeDep,
+    if_none_match: Annotated[
+        str, Header(description="ETag of the heat map that the caller has.", examples=['"5f2b6c0e"'])
+    ] = "",
 ) -> Response:
     """The heat map of a picture that was sent before."""
     subject = choose_subject(predictor.manifest, query)
     with runtime.gate.place():
         analysis = await find_analysis(runtime, predictor, query.image_id)
+        etag = _etag(predictor, analysis, query, runtime.settings)
+        caching = {"ETag": etag, "Cache-Control": "private, no-cache"}  # no-cache: kept, but asked about each time
+        if etag in if_none_match:
+            return Response(status_code=304, headers=caching)
         work = runtime.pool.run(lambda: _answer(predictor, analysis, subject, query, runtime.settings))
-        return await runtime.gate.within_deadline(work)
+        response = await runtime.gate.within_deadline(work)
+    response.headers.update(caching)
+    return response
 
 
 @router.post(
@@ -91,6 +103,13 @@ def choose_subject(manifest: Manifest, query: HeatmapQuery) -> tuple[Kind, int |
         raise InvalidParameterError(f"level: kind={kind} has levels 0 to {levels - 1}, not {query.level}")
     class_id = None if query.class_name is None else find_class(manifest, query.class_name, "class_name")
     return kind, class_id
+
+
+def _etag(predictor: Predictor, analysis: Analysis, query: StoredHeatmapQuery, settings: Settings) -> str:
+    """What the drawing follows from. The id alone is too little: the same picture may be sent again, in tiles."""
+    run = (analysis.frame, analysis.query_count, analysis.estimated_count)
+    text = f"{predictor.sha256} {query.model_dump_json()} {settings.view_side} {run}"
+    return f'"{sha256(text.encode()).hexdigest()[:32]}"'
 
 
 def _answer(

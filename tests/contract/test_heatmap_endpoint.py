@@ -144,3 +144,68 @@ def test_a_wrong_parameter_is_refused(client: httpx.Client, scene_png: bytes, qu
 
 def test_a_missing_image_id_is_refused(client: httpx.Client) -> None:
     assert client.get("/heatmap").json()["errors"][0]["parameter"] == "image_id"
+
+
+def test_who_has_the_heat_map_does_not_get_it_again(client: httpx.Client, scene_png: bytes) -> None:
+    query = {"image_id": image_id(client, scene_png)}
+    first = client.get("/heatmap", params=query)
+    again = client.get("/heatmap", params=query, headers={"If-None-Match": f'W/"old", {first.headers["etag"]}'})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    assert first.headers["cache-control"] == "private, no-cache"
+
+
+def test_another_drawing_has_another_etag(client: httpx.Client, scene_png: bytes) -> None:
+    query = {"image_id": image_id(client, scene_png)}
+    changes = [{}, {"opacity": 0.5}, {"kind": "density"}, {"format": "webp"}, {"boxes": True}]
+    etags = {client.get("/heatmap", params={**query, **change}).headers["etag"] for change in changes}
+    assert len(etags) == len(changes)
+
+
+def test_the_same_picture_sent_again_without_tiles_has_another_etag(
+    client: httpx.Client, draw_scene: Scene, encode: Encode
+) -> None:
+    scene = encode(draw_scene(640, 480, (64, 64, 64, "red")))
+    query = {"image_id": image_id(client, scene)}
+    tiled = client.get("/heatmap", params=query)
+    client.post("/detect?tile=off", files={"file": scene})
+    whole = client.get("/heatmap", params=query, headers={"If-None-Match": tiled.headers["etag"]})
+    assert whole.status_code == 200
+
+
+def test_an_unknown_id_is_404_even_for_who_has_the_heat_map(make_client: Callable[..., httpx.Client]) -> None:
+    answer = make_client().get("/heatmap", params={"image_id": "0" * 32}, headers={"If-None-Match": '"x"'})
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("format", ["png", "webp"])
+def test_a_plain_view_is_the_picture(client: httpx.Client, scene_png: bytes, format: str) -> None:
+    query = {"image_id": image_id(client, scene_png), "opacity": 0, "legend": False, "format": format}
+    picture = np.asarray(Image.open(BytesIO(scene_png))).astype(int)
+    assert np.abs(drawn(client.get("/heatmap", params=query)) - picture).mean() < 1.5
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["mixed", "class", "bbox", "mask"])
+def test_each_level_of_each_kind_has_its_own_cells(
+    client: httpx.Client, scene_png: bytes, kind: str, level: int
+) -> None:
+    query = {"image_id": image_id(client, scene_png), "kind": kind, "level": level, "format": "json"}
+    body = client.get("/heatmap", params=query).json()
+    stride = 8 * 2**level
+    assert (body["stride"], len(body["values"]), len(body["values"][0])) == (stride, -(-120 // stride), 160 // stride)
+    assert str(level) in body["title"]
+
+
+def test_colormaps_draw_differently(client: httpx.Client, scene_png: bytes) -> None:
+    query = {"image_id": image_id(client, scene_png)}
+    names = ("turbo", "inferno", "viridis")
+    assert len({client.get("/heatmap", params={**query, "colormap": name}).content for name in names}) == 3
+
+
+def test_npy_and_json_say_the_same(client: httpx.Client, scene_png: bytes) -> None:
+    query = {"image_id": image_id(client, scene_png), "kind": "bbox"}
+    values = np.load(BytesIO(client.get("/heatmap", params={**query, "format": "npy"}).content), allow_pickle=False)
+    body = client.get("/heatmap", params={**query, "format": "json"}).json()
+    assert values.dtype == np.float32
+    assert np.abs(values - np.array(body["values"])).max() < 1e-6

@@ -64,7 +64,7 @@ def test_every_problem_has_an_example_with_its_status(document: dict[str, Any]) 
         (status, example["value"]["status"])
         for _, operation in operations(document)
         for status, answer in operation["responses"].items()
-        if status != "200"
+        if int(status) >= 400
         for example in answer["content"]["application/problem+json"]["examples"].values()
     ]
     assert len(problems) > 50
