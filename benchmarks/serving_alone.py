@@ -12,7 +12,7 @@ from benchmarks.serving_bench import Bench
 from benchmarks.serving_figures import OK, Mixed, Overhead, Start, Waits
 from benchmarks.serving_peers.work import Pipeline
 from benchmarks.serving_pictures import SPARSE
-from benchmarks.serving_servers import CORES, Server, running, start_ours, wait_for_answer
+from benchmarks.serving_servers import CORES, Server, running, wait_for_answer
 
 STARTS = 5
 OVERHEAD_CALLS, OVERHEAD_WARM_UP = 120, 5
@@ -26,7 +26,7 @@ def measure_start(bench: Bench) -> Start:
     ready, first_answer = [], []
     for _ in range(STARTS + 1):
         begun = perf_counter()
-        server = start_ours(bench.model_dir, bench.log)
+        server = bench.start_ours()
         try:
             wait_for_answer(server, get("ready", "/readyz"))
             ready.append(perf_counter() - begun)
@@ -41,7 +41,7 @@ def measure_start(bench: Bench) -> Start:
 def measure_overhead(bench: Bench) -> Overhead:
     """The same picture by turns through the bare graphs in this process, and over HTTP; first one, then the other."""
     bare = Pipeline(bench.model_dir, CORES, cut=True)
-    server = start_ours(bench.model_dir, bench.log)
+    server = bench.start_ours()
     with running(server, bench.pictures.sparse[0]):
         calls = [call for call, _ in zip(bench.pictures.mixed(0), range(bench.scaled(OVERHEAD_CALLS)), strict=False)]
         asyncio.run(_by_turns(server, bare, calls[:OVERHEAD_WARM_UP]))
@@ -91,7 +91,7 @@ async def _require_ok(connections: Connections, call: Call) -> None:
 
 def measure_mixed(bench: Bench) -> Mixed:
     """Waits of sparse pictures: alone, with more of their kind, and with crowded ones at the same times."""
-    server = start_ours(bench.model_dir, bench.log)
+    server = bench.start_ours()
     waits: dict[str, list[Waits]] = {"alone": [], "as_many": [], "mixed": []}
     used = dict.fromkeys(waits, 0.0)
     with running(server, bench.pictures.sparse[0]):

@@ -1,6 +1,6 @@
 """What every part of benchmarks/serving.py needs: the model, the pictures, the way to the peers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.serving_figures import Provenance
 from benchmarks.serving_pictures import Pictures
-from benchmarks.serving_servers import Server, Variant, detections, running, start_peer
+from benchmarks.serving_servers import Server, Variant, detections, running, start_ours, start_peer
 from service.detections import pairwise_iou
 
 COMPARED_PICTURES = 8
@@ -25,6 +25,7 @@ class Bench:
     Attributes:
         peers: the interpreter of their environment.
         cut: the peers leave the padding of the canvas away, as ours does.
+        settings: environment variables of our service beside the defaults.
         scale: 1 for rounds of full length.
         log: where the servers write.
     """
@@ -33,6 +34,7 @@ class Bench:
     pictures: Pictures
     peers: Path | None
     cut: bool
+    settings: Mapping[str, str]
     scale: float
     provenance: Provenance
     log: TextIO | None
@@ -40,6 +42,10 @@ class Bench:
     def say(self, text: str) -> None:
         """Tell whoever waits."""
         print(text, flush=True)
+
+    def start_ours(self) -> Server:
+        """Our service."""
+        return start_ours(self.model_dir, self.settings, self.log)
 
     def start_peer(self, name: str, variant: Variant) -> Server:
         """One variant of a peer.

@@ -23,7 +23,7 @@ from benchmarks.serving_figures import (
     calls_a_second,
     statuses,
 )
-from benchmarks.serving_servers import OURS, PEERS, Server, start_ours
+from benchmarks.serving_servers import OURS, PEERS, Server
 
 CALLERS = (2, 4, 8, 16)
 LOADS = (0.3, 0.5, 0.7, 0.9)
@@ -52,7 +52,7 @@ def choose(bench: Bench) -> Choice:
 
 def all_servers(bench: Bench, choice: Choice) -> list[Server]:
     """Ours with its default settings, each peer with those that were best."""
-    servers = [start_ours(bench.model_dir, bench.log)]
+    servers = [bench.start_ours()]
     for peer, variants in PEERS.items():
         (best,) = [variant for variant in variants if str(variant) == choice.best(peer)]
         servers.append(bench.start_peer(peer, best))

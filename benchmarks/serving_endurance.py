@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.load import closed_loop, open_loop
 from benchmarks.serving_bench import Bench
 from benchmarks.serving_figures import BUSY, OK, Overload, Soak, Waits, calls_a_second, slope, statuses
-from benchmarks.serving_servers import Server, open_files, resident_mb, running, start_ours, threads
+from benchmarks.serving_servers import Server, open_files, resident_mb, running, threads
 from benchmarks.serving_soak import Visitors
 from service.settings import Settings
 
@@ -27,7 +27,7 @@ SOAK_WARM_UP, SOAK_WINDOW = 0.1, 0.05
 
 def measure_overload(bench: Bench) -> Overload:
     """Warm up, find the saturation, send many times as much, rest two seconds, find the saturation again."""
-    server = start_ours(bench.model_dir, bench.log)
+    server = bench.start_ours()
     with running(server, bench.pictures.sparse[0]):
         return asyncio.run(_overload(bench, server))
 
@@ -68,7 +68,7 @@ async def _saturation(bench: Bench, server: Server) -> float:
 
 def measure_soak(bench: Bench, minutes: float) -> Soak:
     """Pictures of all sizes and types, heat maps, errors and clients that leave, by a few visitors at once."""
-    server = start_ours(bench.model_dir, bench.log)
+    server = bench.start_ours()
     with running(server, bench.pictures.sparse[0]):
         return asyncio.run(_soak(bench, server, minutes))
 

@@ -111,20 +111,19 @@ class Server:
             _signal(pid, signal.SIGKILL)
 
 
-def start_ours(model_dir: Path, log: TextIO | None = None, settings: Mapping[str, str] | None = None) -> Server:
-    """`python -m service serve` with default settings.
+def start_ours(model_dir: Path, settings: Mapping[str, str], log: TextIO | None = None) -> Server:
+    """`python -m service serve` with default settings, whatever this process was told.
 
     Args:
-        settings: environment variables on top, and what they are is told.
+        settings: environment variables beside the defaults; the tables tell them.
     """
-    given = dict(settings or {})
     name, version = model_dir.resolve().parts[-2:]
     models = str(model_dir.resolve().parents[1])
     port = free_port()
     command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--models", models]
     command += ["--model", f"{name}/{version}"]
-    told = ", ".join(f"{key}={value}" for key, value in given.items()) or "defaults"
-    return _start(OURS, told, port, command, given, log)
+    told = ", ".join(f"{key}={value}" for key, value in settings.items()) or "defaults"
+    return _start(OURS, told, port, command, settings, log)
 
 
 def start_peer(
@@ -144,13 +143,9 @@ def start_peer(
 def _start(
     name: str, settings: str, port: int, command: Sequence[str], environment: Mapping[str, str], log: TextIO | None
 ) -> Server:
-    process = subprocess.Popen(
-        command,
-        stdout=log or subprocess.DEVNULL,
-        stderr=log or subprocess.DEVNULL,
-        cwd=ROOT,
-        env=os.environ | environment,
-    )
+    output = log or subprocess.DEVNULL
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HEATQUERY_")}
+    process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT, env=inherited | dict(environment))
     return Server(name, settings, Address("127.0.0.1", port), process)
 
 
