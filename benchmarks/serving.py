@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pictures=read_pictures(options.data, options.split, manifest),
             peers=options.peers,
             cut=options.cut_peers,
+            settings=dict(options.set),
             scale=options.scale,
             provenance=provenance(manifest),
             log=log,
@@ -121,6 +122,18 @@ def provenance(manifest: Manifest) -> Provenance:
     )
 
 
+def setting(text: str) -> tuple[str, str]:
+    """Name and value of "HEATQUERY_NAME=VALUE".
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of this form.
+    """
+    name, equals, value = text.partition("=")
+    if not (name.startswith("HEATQUERY_") and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form HEATQUERY_NAME=VALUE")
+    return name, value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", type=Path, help="<models>/<name>/<version>")
@@ -129,6 +142,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", type=Path, metavar="PYTHON", help="interpreter of the environment of the peers")
     parser.add_argument(
         "--cut-peers", action="store_true", help="they leave the padding away, too; in a file of its own"
+    )
+    parser.add_argument(
+        "--set",
+        type=setting,
+        nargs="+",
+        default=(),
+        metavar="HEATQUERY_NAME=VALUE",
+        help="settings of our service beside its defaults; the tables tell them",
     )
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="what was measured, to go on from")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="; ".join(PARTS))

@@ -1,5 +1,6 @@
 """What benchmarks/serving.py does with what it measures, and which calls it sends."""
 
+import argparse
 import json
 import re
 from itertools import islice
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.load import Answer
+from benchmarks.serving import setting
 from benchmarks.serving_bench import agreement
 from benchmarks.serving_compare import in_turn
 from benchmarks.serving_figures import (
@@ -319,6 +321,12 @@ def test_the_bomb_of_the_soak_is_one() -> None:
 
 def test_mistakes_expect_to_be_refused() -> None:
     assert {status for _, status in mistakes(b"picture")} == {400, 404, 413, 415, 422}
+
+
+def test_settings_of_the_service_are_told_by_their_full_name() -> None:
+    assert setting("HEATQUERY_THREADS=1") == ("HEATQUERY_THREADS", "1")
+    with pytest.raises(argparse.ArgumentTypeError, match="HEATQUERY_NAME=VALUE"):
+        setting("threads=1")
 
 
 def test_only_the_peers_import_their_libraries() -> None:
