@@ -25,7 +25,8 @@ _MAX_HEADER_BYTES = 64 * 1024
 MAX_HEAD_BYTES = _PREFIX.size + _MAX_HEADER_BYTES
 """How much longer than `Analysis.nbytes` a packed result can be."""
 _HEAT_CHANNELS = 4
-Dimension = Annotated[int, Field(ge=0, lt=2**31)]
+_MAX_SIDE = 2**31
+Dimension = Annotated[int, Field(ge=0, lt=_MAX_SIDE)]
 
 
 class CorruptResultError(ValueError):
@@ -131,8 +132,8 @@ def _read_header(data: bytes) -> tuple[_Header, int]:
     except ValidationError as error:
         raise CorruptResultError(f"the header is not valid: {error.error_count()} errors") from error
     frame = header.frame
-    if min(frame.width, frame.height, frame.new_width, frame.new_height) < 1:
-        raise CorruptResultError(f"a picture without pixels: {frame}")
+    if not all(1 <= side < _MAX_SIDE for side in (frame.width, frame.height, frame.new_width, frame.new_height)):
+        raise CorruptResultError("a picture with no pixels, or with more than there can be")
     return header, end
 
 

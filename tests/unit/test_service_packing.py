@@ -73,6 +73,7 @@ def test_a_cut_value_is_refused(length: int) -> None:
         {"levels": []},
         {"queries": 4},
         {"frame": {"width": 0, "height": 0, "new_width": 1, "new_height": 1, "size": 160}},
+        {"frame": {"width": 10**400, "height": 240, "new_width": 160, "new_height": 120, "size": 160}},
         {"image_id": "0" * 32},
         {"estimated_count": float("nan")},
         {"more": 1},
