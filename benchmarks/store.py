@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     folder = options.model_dir.resolve()
     settings = Settings(models=folder.parents[1], model=f"{folder.parent.name}/{folder.name}", threads=1)
-    predictor = load_predictor(settings)
+    _, predictor = load_predictor(settings)
     uploads = [path.read_bytes() for path in sorted(options.images.iterdir())[: options.count]]
     results = [predictor.analyse(upload) for upload in uploads]
     print(f"{len(results)} pictures, {options.rounds} rounds; medians")

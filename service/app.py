@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import APIKeyHeader
@@ -14,12 +15,14 @@ from service.errors import install_error_handlers
 from service.headers import READABLE_HEADERS, SENDABLE_HEADERS, SecurityHeadersMiddleware
 from service.middleware import BodyGuardMiddleware, FaultBarrierMiddleware, RequestIdMiddleware
 from service.predictor import Predictor
-from service.rate_limit import RateLimiter, RateLimitMiddleware
 from service.routers import detect, docs, health, heatmap, inference_protocol, labelstudio, metrics, models, page
 from service.routers.documentation import install_documentation
 from service.runtime import Runtime
 from service.settings import Settings, split_list
 from service.watching import WatchMiddleware
+
+if TYPE_CHECKING:
+    from service.rate_limit import RateLimiter
 
 DESCRIPTION = """Finds tiny objects in aerial pictures and shows why it found them.
 
@@ -37,7 +40,7 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
         on_ready: called once, when the model is loaded, in the event loop.
     """
     runtime = Runtime(settings, on_ready)
-    limiter = RateLimiter.of(settings)
+    limiter = _open_limiter(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -77,9 +80,21 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, limiter: RateLimiter | None) -> None:
+def _open_limiter(settings: Settings) -> "RateLimiter | None":
+    if not settings.rate_limit:
+        return None
+    from service.rate_limit import (
+        RateLimiter,  # with Redis' client, a third of all imports: not for those without rates
+    )
+
+    return RateLimiter.of(settings)
+
+
+def _add_middleware(app: FastAPI, settings: Settings, limiter: "RateLimiter | None") -> None:
     """From the innermost to the outermost: what refuses is inside of what every answer carries."""
     if limiter is not None:
+        from service.rate_limit import RateLimitMiddleware
+
         app.add_middleware(RateLimitMiddleware, limiter=limiter)
     if settings.api_keys is not None:
         app.add_middleware(ApiKeyMiddleware, keys=ApiKeys(split_keys(settings.api_keys.get_secret_value())))

@@ -9,7 +9,7 @@ from typing import Literal
 from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.errors import NotReadyError, ServiceError
 from service.gate import Gate
-from service.manifest import ModelFolderError, find_model_folder, load_model_folder
+from service.manifest import ModelFolder, ModelFolderError, find_model_folder, load_model_folder
 from service.measured_store import MeasuredStore
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -42,7 +42,7 @@ class Runtime:
     async def load(self) -> None:
         """Load the model off the event loop; a model that fails leaves the service live and not ready."""
         try:
-            predictor = await asyncio.to_thread(load_predictor, self.settings)
+            folder, predictor = await asyncio.to_thread(load_predictor, self.settings)
         except (ModelFolderError, EngineLoadError, ServiceError) as error:
             self.status, self.reason = "failed", str(error)
             logger.error("not ready: %s", error)
@@ -60,6 +60,15 @@ class Runtime:
             self.status, self.reason = "ready", ""
         if self._on_ready:
             self._on_ready(predictor)
+        if self.settings.threads == 0 and self.settings.provider == "cpu":
+            await self._serve_crowds(folder, self._pipeline.scheduler)
+
+    async def _serve_crowds(self, folder: ModelFolder, scheduler: Scheduler) -> None:
+        """Load the model once more, for runs that have company; calls are taken meanwhile."""
+        try:
+            scheduler.run_crowds_on(await asyncio.to_thread(OnnxEngine, folder, self.settings.provider, 1))
+        except EngineLoadError as error:
+            logger.warning("runs with company share the threads of lone ones: %s", error)
 
     def _schedule(self, predictor: Predictor) -> Scheduler:
         settings = self.settings
@@ -106,7 +115,7 @@ class Runtime:
         self.pool.close()
 
 
-def load_predictor(settings: Settings) -> Predictor:
+def load_predictor(settings: Settings) -> tuple[ModelFolder, Predictor]:
     """Find, verify, load and warm up the model that the settings name.
 
     Raises:
@@ -119,4 +128,4 @@ def load_predictor(settings: Settings) -> Predictor:
     engine.check_outputs()
     predictor = Predictor(folder, engine, settings.max_pixels, settings.max_tiles)
     predictor.warm_up()
-    return predictor
+    return folder, predictor

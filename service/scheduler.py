@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from itertools import count
 from time import perf_counter
 from typing import TypeVar
@@ -72,6 +73,8 @@ class Scheduler:
             wait_seconds: how long an incomplete batch waits for company.
         """
         self._engine, self._spec, self._metrics = engine, spec, metrics
+        self._beside = engine
+        self._lanes = lanes
         self._batch, self._wait_seconds = batch, wait_seconds
         self._free = lanes
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="heatquery-model")
@@ -91,6 +94,13 @@ class Scheduler:
         self._pump()
         return await item.future
 
+    def run_crowds_on(self, engine: Engine) -> None:
+        """Take another engine, with fewer threads, for runs that have company.
+
+        One run is fastest on all cores; several at once do more on a core each than on cores that they share.
+        """
+        self._beside = engine
+
     def close(self) -> None:
         """Let the runs at work end; drop what waits."""
         for item in (*self._waiting["encode"], *self._waiting["decode"]):
@@ -103,7 +113,8 @@ class Scheduler:
             stage, items = chosen
             self._waiting[stage] = [item for item in self._waiting[stage] if item not in items]
             self._free -= 1
-            task = self._loop.create_task(self._carry_out(stage, items))
+            alone = self._free == self._lanes - 1 and not any(self._waiting.values())
+            task = self._loop.create_task(self._carry_out(stage, items, self._engine if alone else self._beside))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         for stage, waiting in self._waiting.items():
@@ -138,12 +149,12 @@ class Scheduler:
                 group.append(item)
         return group
 
-    async def _carry_out(self, stage: Batched, items: list[_Item]) -> None:
+    async def _carry_out(self, stage: Batched, items: list[_Item], engine: Engine) -> None:
         """Run a batch in a thread, then hand its outcomes on."""
         self._metrics.batch(stage, len(items))
         for item in items:
             item.leaves_queue()
-        work = self._encode if stage == "encode" else self._decode
+        work = partial(self._encode if stage == "encode" else self._decode, engine)
         begun = perf_counter()
         try:
             outcomes = await self._loop.run_in_executor(self._threads, lambda: in_parts(work, items))
@@ -173,18 +184,18 @@ class Scheduler:
             case Exception():
                 item.future.set_exception(outcome)
 
-    def _encode(self, items: Sequence[_Item]) -> list[EncodedRow]:
+    def _encode(self, engine: Engine, items: Sequence[_Item]) -> list[EncodedRow]:
         canvases = [item.canvas() for item in items]
         rows: list[EncodedRow | None] = [None] * len(items)
         for places in _places_of_each([canvas.shape for canvas in canvases]):
-            encoded = self._engine.encode(np.stack([canvases[place] for place in places]))
+            encoded = engine.encode(np.stack([canvases[place] for place in places]))
             for row, place in enumerate(places):
                 rows[place] = EncodedRow(encoded, row)
         return [row for row in rows if row is not None]
 
-    def _decode(self, items: Sequence[_Item]) -> list[ModelResult]:
+    def _decode(self, engine: Engine, items: Sequence[_Item]) -> list[ModelResult]:
         rows = [item.encoded for item in items if item.encoded is not None]
-        decoded = self._engine.decode(DecoderInputs.of_rows(rows), [item.queries for item in items])
+        decoded = engine.decode(DecoderInputs.of_rows(rows), [item.queries for item in items])
         return [
             ModelResult(
                 estimated_count=float(row.count[0]),

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=256,
-        description="Threads inside one graph run; 0: every core this process may use.",
+        description="Threads inside one graph run; 0: every core this process may use, or one where runs have company.",
     )
     workers: int = Field(
         default=1,

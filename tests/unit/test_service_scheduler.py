@@ -265,3 +265,18 @@ def test_two_lanes_run_two_graphs_at_the_same_time() -> None:
         await asyncio.gather(*await begin(scheduler, 1, 2))
 
     play(scenario, lanes=2, batch=1)
+
+
+def test_runs_with_company_go_to_the_engine_for_crowds_and_a_lone_one_does_not() -> None:
+    async def scenario(engine: ToyEngine, scheduler: Scheduler) -> None:
+        crowds = ToyEngine()
+        scheduler.run_crowds_on(crowds)
+        await scheduler.run(canvas(1))
+        assert (engine.encoded, engine.decoded, crowds.encoded) == ([[1]], [[1]], [])
+        engine.gate.clear()
+        tasks = await begin(scheduler, 2) + await begin(scheduler, 3)
+        engine.gate.set()
+        await asyncio.gather(*tasks)
+        assert crowds.encoded == [[3]]
+
+    play(scenario, lanes=2, batch=1)
