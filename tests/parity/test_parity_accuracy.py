@@ -37,7 +37,10 @@ def pictures(exported, canvases: NDArray[np.uint8], tmp_path_factory: pytest.Tem
     return CocoDataset(folder, folder / "instances.json", classes, size=None)
 
 
-def test_the_folder_and_the_layers_it_keeps_of_the_checkpoint_score_the_same(exported, pictures: CocoDataset) -> None:
+def test_the_folder_and_the_layers_it_keeps_of_the_checkpoint_score_the_same(
+    exported, pictures: CocoDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OnnxEngine, "cuts_canvas", False)  # training evaluates on the whole canvas
     folder = load_model_folder(exported.folder)
     graphs = score_folder(folder, OnnxEngine(folder), pictures)
     torch = score_checkpoint(exported.checkpoint, folder.manifest, pictures, "cpu")
