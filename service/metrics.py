@@ -15,7 +15,6 @@ from service.metrics_of_workers import FOLDER_VARIABLE, WorkersCollector
 
 Stage = Literal["queue", "preprocess", "encode", "decode", "postprocess"]
 Batched = Literal["encode", "decode"]
-Queue = Literal["preprocess", "encode", "decode"]
 _Join = Literal["livesum", "livemin", "livemax"]  # how one gauge is made of those of the processes that live
 
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -66,7 +65,7 @@ class Metrics:
         batch = self._histogram("batch_size", "Pictures that ran through a graph together", _BATCH, "stage")
         self._batch_size = {name: batch.labels(name) for name in get_args(Batched)}
         depth = self._gauge("queue_depth", "Pictures that wait for a stage", "stage")
-        self.queue_depth = {name: depth.labels(name) for name in get_args(Queue)}
+        self.queue_depth = {name: depth.labels(name) for name in get_args(Batched)}
         self._queries = self._histogram("query_count", "Decoder queries (K) of one picture", _QUERIES)
         self._estimated = self._histogram("estimated_count", "Objects in one picture, by its density map", _OBJECTS)
         self._detections = self._histogram("detections", "Detections in one answer", _OBJECTS)
