@@ -47,8 +47,9 @@ hooks: .venv/.ready ## run these checks before each commit
 
 # The service's versions are those that the tests ran with: every other file is resolved under dev.txt as constraint.
 lock: .venv-uv/.ready ## write requirements/*.txt from pyproject.toml; ARGS=--upgrade takes the newest versions
-	$(COMPILE) $(ARGS) pyproject.toml --extra serve --extra client --extra train --extra export --extra dev -o requirements/dev.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra serve --extra client --extra ray --extra train --extra export --extra dev -o requirements/dev.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra serve --extra ray -c requirements/dev.txt -o requirements/ray.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt
 	$(COMPILE) $(ARGS) benchmarks/requirements-peers.in -c requirements/dev.txt -o benchmarks/requirements-peers.txt
 	$(COMPILE) $(ARGS) benchmarks/requirements-serving.in -c requirements/dev.txt -o benchmarks/requirements-serving.txt
