@@ -94,6 +94,10 @@ class StoreUnavailableError(ServiceError):
     """The store of results cannot be asked now; the log says why, once."""
 
 
+class StorageError(ServiceError):
+    """The disk that scenes are kept on is full, read-only or broken."""
+
+
 class OutOfMemoryError(ServiceError):
     """Memory ran out while this call was worked on; the next call may succeed."""
 
@@ -141,6 +145,7 @@ PROBLEMS: dict[type[ServiceError], Problem] = {
     StoreUnavailableError: Problem(503, "store-unavailable", "The store cannot be asked", {"Retry-After": "1"}),
     OutOfMemoryError: Problem(503, "out-of-memory", "Out of memory", {"Retry-After": "1"}),
     DeadlineError: Problem(504, "deadline", "The call took too long"),
+    StorageError: Problem(507, "no-storage", "Nothing can be kept"),
 }
 
 

@@ -1,0 +1,74 @@
+"""SQLite and files as scenes use them: what several processes share, and what a full disk or a kill may not break."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.errors import StorageError
+
+_BUSY_SECONDS = 30.0  # a writer waits this long for another one
+_BROKEN = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a database, to be used from one thread at a time; transactions are begun by hand.
+
+    A killed process loses nothing that it committed; with `synchronous=NORMAL` a power cut may take the last
+    transactions, whole ones, and never breaks the file.
+
+    Raises:
+        StorageError.
+    """
+    with storage_errors():
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing, and nobody else writes meanwhile.
+
+    Raises:
+        StorageError.
+    """
+    with storage_errors():
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            if connection.in_transaction:  # a full disk has rolled it back already
+                connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Tell a full, read-only or broken disk apart from faults of ours; paths stay out of the message.
+
+    Raises:
+        StorageError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"the scenes folder cannot be written: {error.strerror or error}") from error
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in _BROKEN:
+            raise
+        raise StorageError(f"the scenes folder cannot be written: {error}") from error
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of plain files, as far as it is there: somebody else may be at it, too."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    folder.rmdir()
