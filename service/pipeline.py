@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 from service.analysis import Analysis, ModelResult
 from service.metrics import Metrics, Stage
+from service.picture_tiles import TileOption
 from service.predictor import Predictor, Prepared
 from service.scheduler import Canvas, Priority, Scheduler
-from service.tiling import TileOption
 from service.tracing import StageTime, Tracing
 from service.work_pool import WorkPool
 

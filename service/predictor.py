@@ -17,8 +17,8 @@ from service.engines.base import DecoderInputs, Engine
 from service.imaging import Picture, decode_picture
 from service.letterbox import Letterbox
 from service.manifest import ModelFolder
+from service.picture_tiles import TileOption, Tiling, cut_window, join_results, plan_tiles, tile_size
 from service.queries import query_counts
-from service.tiling import TileOption, Tiling, cut_window, join_results, plan_tiles, tile_size
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Predictor:
         picture = decode_picture(data, self._max_pixels, background=spec.pad_value)
         decoded = perf_counter()
         frame, tiling, canvases = self._lay_out(picture, tile)
-        notes = picture.notes if tiling is None else (*picture.notes, f"cut into {len(tiling.windows)} tiles")
+        notes = picture.notes if tiling is None else (*picture.notes, f"cut into {len(tiling.plan)} tiles")
         timing = {"read_image": (decoded - begun) * 1e3, "preprocess": (perf_counter() - decoded) * 1e3}
         return Prepared(hashlib.sha256(data).hexdigest()[:32], data, frame, tiling, canvases, notes, timing)
 
@@ -81,7 +81,7 @@ class Predictor:
         overview = tiling.overview.draw(picture.image, spec.pad_value)
         size = (tiling.frame.new_width, tiling.frame.new_height)
         pixels = np.asarray(picture.image.resize(size, Image.Resampling.BILINEAR))
-        windows = [partial(cut_window, pixels, window, spec.size, spec.pad_value) for window in tiling.windows]
+        windows = [partial(cut_window, pixels, window, spec.size, spec.pad_value) for window in tiling.plan]
         return tiling.frame, tiling, (*windows, lambda: overview)
 
     def finish(self, prepared: Prepared, results: Sequence[ModelResult]) -> Analysis:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from service.colormaps import Colormap
 from service.heatmap import Kind
 from service.manifest import CalibrationSpec, DataSpec, InputSpec, PostprocessSpec, QuerySpec, SourceSpec
+from service.picture_tiles import TileOption
 from service.predictor import Predictor
-from service.tiling import TileOption
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Format = Literal["json", "geojson", "coco", "supervision", "labelstudio", "yolo"]

@@ -1,231 +1,144 @@
-"""Pictures larger than the model's canvas: cut in windows that overlap, and put together again.
+"""How a scene is cut in windows that overlap, so that nothing is left out and every place has one owner.
 
-The picture is resized once, to the scale at which a tile of the wanted size fills the canvas. All positions below are
-pixels of that resized picture ("canvas pixels"), so that boxes and heat of all windows share one frame. Windows begin
-at multiples of the largest stride, so that their heat cells fall together. Every place belongs to one window, its core;
-a box belongs to the window whose core holds its centre. What is larger than the overlap is whole in no window and is
-taken from one more look at the picture as a whole.
+A plan holds where windows begin along either side and nothing else: a window is made when it is asked for, and a plan
+of a million windows costs no more than its two rows of numbers. Windows begin at multiples of the model's largest
+stride, so that the heat cells of all of them fall together. All positions are pixels of the scene at the scale that
+the model sees.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal, TypeVar
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.analysis import HeatMaps, ModelResult
-from service.detections import pairwise_iou
 from service.errors import InvalidParameterError
-from service.letterbox import FloatArray, Letterbox
 
-AnyNumber = TypeVar("AnyNumber", bound=np.number)
-TileOption = Literal["auto", "off"] | int
-AUTO_FROM, AUTO_TILE = 3, 2  # canvases: pictures with a longer side than 3 are cut in tiles of 2
-_OVERLAP_SHARE = 4  # of a window's side, at least one part in four
-_SEAM = 8.0  # px on both sides of a core's edge, where two windows may both claim an object
-_EDGE = 2.0  # px; a box this near to an inner edge of a window is cut by it
-_LEAST_SCORE = 0.01  # what scores less in every class is left out: thousands of such queries would only cost time
-_SAME = 0.5  # IoU from which boxes of two windows are one object
+_OVERLAP_SHARE = 4  # of a window's side, one part in four, where the size of the model's objects is not known
 
 
 @dataclass(frozen=True)
 class Window:
-    """One run of the model: S x S px from (left, top), and the part of it that nothing else covers."""
+    """One run of the model: S x S px from (left, top), and the part of it that no other window owns.
 
+    Attributes:
+        column, row: its place in the plan.
+        core: x1, y1, x2, y2 of the part; multiples of the largest stride. The cores of all windows partition the scene.
+    """
+
+    column: int
+    row: int
     left: int
     top: int
     core: tuple[int, int, int, int]
-    """x1, y1, x2, y2 in canvas pixels; multiples of the largest stride."""
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """How a picture is cut.
+class ScenePlan:
+    """Windows of `size` px over a scene of `width` x `height` px, counted row by row from the first corner.
 
     Attributes:
-        frame: the whole picture at the scale of the windows.
-        overview: the whole picture on one canvas, for what is larger than `overlap`.
-        windows: row by row.
-        width, height: extent of all windows together, in canvas pixels.
+        stride: the model's largest; all positions are multiples of it.
+        overlap: px that neighbours share at least.
+        columns, rows: where windows begin along x and y. The last ones reach the scene's end, and less than a stride
+            further unless the scene is smaller than a window.
     """
 
-    frame: Letterbox
-    overview: Letterbox
-    windows: tuple[Window, ...]
-    overlap: int
     width: int
     height: int
+    size: int
+    stride: int
+    overlap: int
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.columns) * len(self.rows)
+
+    def __iter__(self) -> Iterator[Window]:
+        return map(self.window, range(len(self)))
+
+    def window(self, index: int) -> Window:
+        """The window with a number from 0 to len - 1."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index:,} of a plan with {len(self):,}")
+        row, column = divmod(index, len(self.columns))
+        (x1, x2), (y1, y2) = self._core(self.columns, column), self._core(self.rows, row)
+        return Window(column, row, self.columns[column], self.rows[row], (x1, y1, x2, y2))
+
+    def _core(self, starts: tuple[int, ...], at: int) -> tuple[int, int]:
+        """What a window owns along one side: cores meet at the multiple of the stride before an overlap's middle."""
+        first = 0 if at == 0 else _middle(starts, at - 1, self.size) // self.stride * self.stride
+        last = at == len(starts) - 1
+        end = starts[at] + self.size if last else _middle(starts, at, self.size) // self.stride * self.stride
+        return int(first), int(end)
+
+    @cached_property
+    def starts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`columns` and `rows` for arithmetic on many boxes."""
+        return np.array(self.columns, dtype=np.int64), np.array(self.rows, dtype=np.int64)
+
+    @cached_property
+    def reach(self) -> tuple[int, int]:
+        """How many windows further along x and y still share ground with a window."""
+        return _reach(self.columns, self.size), _reach(self.rows, self.size)
+
+    def seams(self, axis: int, at: int) -> tuple[float, float]:
+        """Middles of the overlaps with the window before and the one after, along x (0) or y (1); infinite at an end.
+
+        A box is claimed by the window between whose seams its centre lies. What is no larger than the overlap is whole
+        there. Cores may end up to a stride before, as heat cells must not be cut.
+        """
+        starts = (self.columns, self.rows)[axis]
+        before = _middle(starts, at - 1, self.size) if at else -np.inf
+        after = _middle(starts, at, self.size) if at < len(starts) - 1 else np.inf
+        return before, after
 
 
-def tile_size(option: TileOption, width: int, height: int, size: int) -> int | None:
-    """Side of a tile in picture pixels; None where the whole picture goes on one canvas."""
-    longest = max(width, height)
-    if option == "off" or (option == "auto" and longest <= AUTO_FROM * size):
-        return None
-    side = AUTO_TILE * size if option == "auto" else int(option)
-    return side if side < longest else None
+def _middle(starts: tuple[int, ...], at: int, size: int) -> float:
+    """Middle of what window `at` and the next one share."""
+    return (starts[at + 1] + starts[at] + size) / 2
 
 
-def plan_tiles(width: int, height: int, tile: int, size: int, stride: int, most: int) -> Tiling:
-    """Cut a picture of width x height px in tiles of `tile` px.
+def _reach(starts: tuple[int, ...], size: int) -> int:
+    steps = 0
+    while any(later < start + size for start, later in zip(starts, starts[steps + 1 :], strict=False)):
+        steps += 1
+    return steps
+
+
+def plan_scene(width: int, height: int, size: int, stride: int, overlap: int) -> ScenePlan:
+    """Cut a scene of width x height px in windows of `size` px.
 
     Args:
-        size: side of the canvas.
+        size: side of a window, a multiple of `stride`.
         stride: the model's largest.
-        most: windows allowed.
+        overlap: px that neighbours share at least; see `overlap_of`.
     Raises:
-        InvalidParameterError: it would take more.
+        InvalidParameterError: the overlap is no multiple of the stride, or more than half a window.
     """
-    scale = size / tile
-    frame = Letterbox(width, height, max(1, round(width * scale)), max(1, round(height * scale)), size)
-    overlap = -(-size // (_OVERLAP_SHARE * stride)) * stride
-    columns = _starts(frame.new_width, size, overlap, stride)
-    rows = _starts(frame.new_height, size, overlap, stride)
-    if len(columns) * len(rows) > most:
+    if overlap % stride or not 0 < overlap <= size // 2:
         raise InvalidParameterError(
-            f"tile: {tile} px makes {len(columns) * len(rows):,} tiles of this picture of {width:,} x {height:,} px; "
-            f"the limit is {most:,} (HEATQUERY_MAX_TILES). Take larger tiles"
+            f"overlap: {overlap:,} px; expected a multiple of {stride} from {stride} to {size // 2 // stride * stride}"
         )
-    across, down = _cores(columns, size, stride), _cores(rows, size, stride)
-    windows = tuple(
-        Window(left, top, (x1, y1, x2, y2))
-        for top, (y1, y2) in zip(rows, down, strict=True)
-        for left, (x1, x2) in zip(columns, across, strict=True)
-    )
-    overview = Letterbox.fit(width, height, size)
-    return Tiling(frame, overview, windows, overlap, columns[-1] + size, rows[-1] + size)
+    columns, rows = _starts(width, size, stride, overlap), _starts(height, size, stride, overlap)
+    return ScenePlan(width, height, size, stride, overlap, columns, rows)
 
 
-def _starts(length: int, size: int, overlap: int, stride: int) -> list[int]:
-    """Where windows begin along one side: evenly, at multiples of the stride, overlapping by at least `overlap`."""
-    if length <= size:
-        return [0]
-    gaps = -(-(length - size) // (size - overlap))
-    step = -(-(length - size) // (gaps * stride)) * stride
-    return [step * index for index in range(gaps + 1)]
+def overlap_of(size: int, stride: int, largest_object_px: float | None) -> int:
+    """The smallest overlap in which an object of this size is whole; a quarter of the window where it is not known.
 
-
-def _cores(starts: Sequence[int], size: int, stride: int) -> list[tuple[int, int]]:
-    """The parts that the windows own along one side: they meet in the middle of each overlap."""
-    middles = [(second + first + size) // (2 * stride) * stride for first, second in pairwise(starts)]
-    edges = [0, *middles, starts[-1] + size]
-    return list(pairwise(edges))
-
-
-def cut_window(pixels: NDArray[np.uint8], window: Window, size: int, pad_value: int) -> NDArray[np.uint8]:
-    """One window of the resized picture (h, w, 3) as (3, S, S); padding where the picture has ended."""
-    part = pixels[window.top : window.top + size, window.left : window.left + size]
-    canvas = np.full((3, size, size), pad_value, dtype=np.uint8)
-    canvas[:, : part.shape[0], : part.shape[1]] = part.transpose(2, 0, 1)
-    return canvas
-
-
-def join_results(tiling: Tiling, results: Sequence[ModelResult], overview: ModelResult) -> ModelResult:
-    """One result for the whole picture, in the frame of the tiling.
-
-    Args:
-        results: of the windows, in their order.
-        overview: of the whole picture on one canvas; only its boxes larger than the overlap are taken.
+    A multiple of the stride, at most half the window: what is larger is put together from its parts.
     """
-    maps = _join_maps(tiling, [result.maps for result in results])
-    parts = [_own_boxes(tiling, window, result) for window, result in zip(tiling.windows, results, strict=True)]
-    parts.append(_large_boxes(tiling, overview))
-    boxes = np.concatenate([boxes for boxes, _ in parts])
-    scores = np.concatenate([scores for _, scores in parts])
-    source = np.repeat(np.arange(len(parts)), [len(boxes) for boxes, _ in parts])
-    kept = _without_doubles(tiling, boxes, scores, source)
-    everything = (*results, overview)
-    return ModelResult(
-        estimated_count=float(maps.density.sum(dtype=np.float64)),
-        query_count=sum(result.query_count for result in everything),
-        boxes=boxes[kept],
-        scores=scores[kept],
-        maps=maps,
-        seconds={step: max(result.seconds[step] for result in everything) for step in overview.seconds},
-    )
+    wanted = size / _OVERLAP_SHARE if largest_object_px is None else largest_object_px
+    return min(max(1, -int(-wanted // stride)), size // 2 // stride) * stride
 
 
-def _own_boxes(tiling: Tiling, window: Window, result: ModelResult) -> tuple[FloatArray, FloatArray]:
-    """Boxes that no inner edge of the window cuts and whose centre is in its core, or just beside it."""
-    offset = np.array([window.left, window.top] * 2, dtype=np.float32)
-    boxes = result.boxes + offset
-    x1, y1, x2, y2 = window.core
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    mine = ((centres >= (x1 - _SEAM, y1 - _SEAM)) & (centres < (x2 + _SEAM, y2 + _SEAM))).all(axis=1)
-    size = tiling.frame.size
-    low = np.array([window.left + _EDGE if window.left else -np.inf, window.top + _EDGE if window.top else -np.inf])
-    right, bottom = window.left + size, window.top + size
-    high = np.array(
-        [right - _EDGE if right < tiling.width else np.inf, bottom - _EDGE if bottom < tiling.height else np.inf]
-    )
-    whole = ((boxes[:, :2] >= low) & (boxes[:, 2:] <= high)).all(axis=1)
-    kept = mine & whole & _says_something(result.scores)
-    return boxes[kept], result.scores[kept]
-
-
-def _large_boxes(tiling: Tiling, overview: ModelResult) -> tuple[FloatArray, FloatArray]:
-    """Boxes of the overview that are larger than the overlap, in the frame of the tiling."""
-    scale_x = tiling.frame.scale_x / tiling.overview.scale_x
-    scale_y = tiling.frame.scale_y / tiling.overview.scale_y
-    boxes = (overview.boxes * np.array([scale_x, scale_y] * 2, dtype=np.float32)).astype(np.float32)
-    large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > tiling.overlap
-    kept = large & _says_something(overview.scores)
-    return boxes[kept], overview.scores[kept]
-
-
-def _says_something(scores: FloatArray) -> NDArray[np.bool_]:
-    return scores.max(axis=1, initial=0) > _LEAST_SCORE
-
-
-def _without_doubles(
-    tiling: Tiling, boxes: FloatArray, scores: FloatArray, source: NDArray[np.intp]
-) -> NDArray[np.intp]:
-    """Positions of what stays when two looks at one object, of one class and of different sources, become one."""
-    best, label = scores.max(axis=1, initial=0), scores.argmax(axis=1)
-    suspects = np.flatnonzero(_near_a_seam(tiling, boxes) | (source == len(tiling.windows)) | _is_large(tiling, boxes))
-    order = suspects[np.argsort(-best[suspects], kind="stable")]
-    double = pairwise_iou(boxes[order], boxes[order]) > _SAME
-    double &= (source[order][:, None] != source[order]) & (label[order][:, None] == label[order])
-    keep = np.ones(len(boxes), dtype=bool)
-    for position, index in enumerate(order):
-        if keep[index]:
-            keep[order[position + 1 :][double[position, position + 1 :]]] = False
-    return np.flatnonzero(keep)
-
-
-def _near_a_seam(tiling: Tiling, boxes: FloatArray) -> NDArray[np.bool_]:
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    near = np.zeros(len(boxes), dtype=bool)
-    for axis in (0, 1):
-        for seam in {window.core[axis] for window in tiling.windows} - {0}:
-            near |= np.abs(centres[:, axis] - seam) <= _SEAM
-    return near
-
-
-def _is_large(tiling: Tiling, boxes: FloatArray) -> NDArray[np.bool_]:
-    """Large enough for the overview to have seen the same object, a little smaller or larger."""
-    return (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > _SAME * tiling.overlap
-
-
-def _join_maps(tiling: Tiling, maps: Sequence[HeatMaps]) -> HeatMaps:
-    """Every core with the heat of its own window."""
-    first = maps[0]
-    return HeatMaps(
-        density=_mosaic(tiling, [each.density for each in maps]),
-        class_heat=tuple(_mosaic(tiling, [each.class_heat[i] for each in maps]) for i in range(len(first.class_heat))),
-        heat=tuple(_mosaic(tiling, [each.heat[i] for each in maps]) for i in range(len(first.heat))),
-    )
-
-
-def _mosaic(tiling: Tiling, levels: Sequence[NDArray[AnyNumber]]) -> NDArray[AnyNumber]:
-    """(..., h, w) of each window to (..., H, W) of all of them."""
-    first = levels[0]
-    stride = tiling.frame.size // first.shape[-1]
-    joined = np.zeros((*first.shape[:-2], tiling.height // stride, tiling.width // stride), dtype=first.dtype)
-    for window, values in zip(tiling.windows, levels, strict=True):
-        x1, y1, x2, y2 = (edge // stride for edge in window.core)
-        left, top = window.left // stride, window.top // stride
-        joined[..., y1:y2, x1:x2] = values[..., y1 - top : y2 - top, x1 - left : x2 - left]
-    return joined
+def _starts(length: int, size: int, stride: int, overlap: int) -> tuple[int, ...]:
+    """Where windows begin along one side: as few as can be, as evenly as the stride allows."""
+    if length <= size:
+        return (0,)
+    rest = -(-(length - size) // stride)  # strides from the first window's start to the last one's
+    gaps = -(-rest * stride // (size - overlap))
+    return tuple(-(-rest * index // gaps) * stride for index in range(gaps + 1))

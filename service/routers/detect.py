@@ -8,6 +8,7 @@ from service.dependencies import PipelineDep, RuntimeDep, UploadDep
 from service.detections import DetectionOptions, Detections
 from service.formats import write_answer
 from service.manifest import Manifest
+from service.picture_tiles import TileOption
 from service.pipeline import Outcome, Pipeline
 from service.predictor import Predictor
 from service.routers.classes import find_class
@@ -15,7 +16,6 @@ from service.routers.documentation import detect_answers
 from service.routers.problems import UPLOAD_PROBLEMS
 from service.runtime import Runtime
 from service.schemas import DetectionItem, DetectQuery, DetectResponse, ModelName
-from service.tiling import TileOption
 from service.uploads import REQUEST_BODY
 
 router = APIRouter(tags=["detect"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.analysis import HeatMaps, ModelResult
 from service.errors import InvalidParameterError
-from service.tiling import Tiling, cut_window, join_results, plan_tiles, tile_size
+from service.picture_tiles import Tiling, cut_window, join_results, plan_tiles, tile_size
 
 SIZE, STRIDE = 160, 32
 sides = st.integers(1, 1200)
@@ -33,25 +33,25 @@ def test_a_picture_is_cut_where_it_is_larger_than_the_option_says(
 @given(width=sides, height=sides, tile=st.integers(80, 400))
 def test_every_pixel_belongs_to_one_core_inside_its_window(width: int, height: int, tile: int) -> None:
     tiling = plan(width, height, tile)
-    owners = np.zeros((tiling.height, tiling.width), dtype=int)
-    for window in tiling.windows:
+    owners = np.zeros((tiling.extent[1], tiling.extent[0]), dtype=int)
+    for window in tiling.plan:
         x1, y1, x2, y2 = window.core
         assert window.left <= x1 < x2 <= window.left + SIZE
         assert window.top <= y1 < y2 <= window.top + SIZE
         assert not any(edge % STRIDE for edge in (window.left, window.top, *window.core))
         owners[y1:y2, x1:x2] += 1
     assert (owners == 1).all()
-    assert tiling.width >= tiling.frame.new_width
-    assert tiling.height >= tiling.frame.new_height
+    assert tiling.extent[0] >= tiling.frame.new_width
+    assert tiling.extent[1] >= tiling.frame.new_height
 
 
 @settings(deadline=None, max_examples=40)
 @given(width=sides, height=sides)
 def test_neighbouring_windows_overlap_enough(width: int, height: int) -> None:
     tiling = plan(width, height)
-    for starts in ({window.left for window in tiling.windows}, {window.top for window in tiling.windows}):
+    for starts in ({window.left for window in tiling.plan}, {window.top for window in tiling.plan}):
         ordered = sorted(starts)
-        assert all(first + SIZE - second >= tiling.overlap for first, second in pairwise(ordered))
+        assert all(first + SIZE - second >= tiling.plan.overlap for first, second in pairwise(ordered))
 
 
 def test_too_many_tiles_are_refused_with_the_way_out() -> None:
@@ -62,8 +62,8 @@ def test_too_many_tiles_are_refused_with_the_way_out() -> None:
 def test_a_window_at_the_end_is_padded() -> None:
     tiling = plan(200, 100)
     pixels = np.full((100, 200, 3), 7, np.uint8)
-    last = cut_window(pixels, tiling.windows[-1], SIZE, 114)
-    inside = 200 - tiling.windows[-1].left
+    last = cut_window(pixels, tiling.plan.window(len(tiling.plan) - 1), SIZE, 114)
+    inside = 200 - tiling.plan.window(len(tiling.plan) - 1).left
     assert (last[:, :100, :inside] == 7).all()
     assert (last[:, 100:] == 114).all()
     assert (last[:, :, inside:] == 114).all()
@@ -80,7 +80,7 @@ def found(*boxes: tuple[float, float, float, float, float]) -> ModelResult:
 def look(tiling: Tiling, *objects: tuple[float, float, float, float]) -> list[ModelResult]:
     """What an exact model would see in each window: objects, cut at the window's edges."""
     results: list[ModelResult] = []
-    for window in tiling.windows:
+    for window in tiling.plan:
         offset = np.array([window.left, window.top] * 2)
         cut = np.clip(np.array(objects).reshape(-1, 4) - offset, 0, SIZE)
         seen = cut[(cut[:, 2] - cut[:, 0] > 2) & (cut[:, 3] - cut[:, 1] > 2)]
@@ -102,15 +102,15 @@ def test_an_object_no_larger_than_the_overlap_is_found_once_wherever_it_lies(
 
 def test_an_object_on_a_corner_of_four_tiles_is_found_once() -> None:
     tiling = plan(300, 300)
-    assert len(tiling.windows) == 9
-    x = y = tiling.windows[0].core[2]
+    assert len(tiling.plan) == 9
+    x = y = tiling.plan.window(0).core[2]
     joined = join_results(tiling, look(tiling, (x - 10, y - 10, x + 10, y + 10)), found())
     assert joined.boxes.tolist() == [[x - 10, y - 10, x + 10, y + 10]]
 
 
 def test_two_neighbours_across_a_seam_stay_two() -> None:
     tiling = plan(300, 160)
-    seam = tiling.windows[0].core[2]
+    seam = tiling.plan.window(0).core[2]
     objects = [(seam - 14.0, 20.0, seam - 2.0, 32.0), (seam + 2.0, 20.0, seam + 14.0, 32.0)]
     assert len(join_results(tiling, look(tiling, *objects), found()).boxes) == 2
 
@@ -133,12 +133,12 @@ def test_small_boxes_of_the_overview_are_left_to_the_tiles() -> None:
 
 def test_heat_and_count_come_from_the_window_that_owns_the_place() -> None:
     tiling = plan(300, 160)
-    results = [found() for _ in tiling.windows]
+    results = [found() for _ in tiling.plan]
     for number, result in enumerate(results):
         result.maps.density[:] = number
     joined = join_results(tiling, results, found())
-    assert joined.maps.density.shape == (tiling.height // 8, tiling.width // 8)
-    for number, window in enumerate(tiling.windows):
+    assert joined.maps.density.shape == (tiling.extent[1] // 8, tiling.extent[0] // 8)
+    for number, window in enumerate(tiling.plan):
         x1, y1, x2, y2 = (edge // 8 for edge in window.core)
         assert (joined.maps.density[y1:y2, x1:x2] == number).all()
     assert joined.estimated_count == pytest.approx(joined.maps.density.sum())
