@@ -20,10 +20,10 @@ from service.analysis import Analysis, keep_heat, read_heat
 from service.heatmap import CHANNELS, HeatLayer, combine_levels, render_overlay, shrink_to_view
 from service.imaging import decode_picture
 from service.letterbox import FloatArray, Letterbox
+from service.loading import load_model
 from service.packing import pack_result, unpack_result
 from service.predictor import Predictor
 from service.redis_store import RedisStore
-from service.runtime import load_predictor
 from service.settings import Settings
 
 TTL_SECONDS, PATIENCE_SECONDS, MAX_BYTES, TICK_SECONDS = 60, 5, 2**27, 0.001
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     folder = options.model_dir.resolve()
     settings = Settings(models=folder.parents[1], model=f"{folder.parent.name}/{folder.name}", threads=1)
-    _, predictor = load_predictor(settings)
+    predictor = load_model(settings).predictor
     uploads = [path.read_bytes() for path in sorted(options.images.iterdir())[: options.count]]
     results = [predictor.analyse(upload) for upload in uploads]
     print(f"{len(results)} pictures, {options.rounds} rounds; medians")

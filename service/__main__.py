@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from service.bench.command import BenchOptions, add_arguments, bench
 from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.errors import ServiceError
+from service.loading import begin_loading
 from service.manifest import ModelFolderError, load_model_folder
-from service.server import serve
 from service.settings import Settings, is_secret
 
 
@@ -32,8 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = f"HEATQUERY_{name.upper()}: " if name else ""
             print(f"{where}{item['msg']}{got if name else ''}", file=sys.stderr)
         return 2
+    return serve(settings)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal comes; the model is loaded while the web framework is imported."""
+    loading = begin_loading(settings) if settings.workers == 1 else None
+    from service import server
+
     try:
-        serve(settings)
+        server.serve(settings, loading)
     except OSError as error:
         print(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}", file=sys.stderr)
         return 1

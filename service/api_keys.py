@@ -1,6 +1,5 @@
 """API keys: who may call. Checked before a byte of the body is read."""
 
-import re
 from base64 import b64decode
 from collections.abc import Iterable
 from hashlib import sha256
@@ -9,31 +8,12 @@ from hmac import compare_digest
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import UnauthorizedError, service_error_response
+from service.errors import UnauthorizedError
+from service.problems import service_error_response
 
-MIN_KEY_CHARACTERS = 16
-_KEY = re.compile(rf"[!-~]{{{MIN_KEY_CHARACTERS},256}}")
 # Probes and metrics come from machines without a key. The pages hold no data, and a browser opens them without headers.
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json", "/favicon.ico"})
 OPEN_FOLDERS = ("/v2/health/", "/docs/", "/ui/")
-
-
-def split_keys(text: str) -> list[str]:
-    """The keys in a text, separated by commas or white space, so that a file may have one a line.
-
-    Raises:
-        ValueError: no key, or one that is no good; the message does not repeat it.
-    """
-    keys = [key for key in re.split(r"[\s,]+", text) if key]
-    if not keys:
-        raise ValueError("is set but holds no key; unset it for a service that is open to everyone")
-    for position, key in enumerate(keys, 1):
-        if not _KEY.fullmatch(key):
-            raise ValueError(
-                f"key {position} of {len(keys)} is not of {MIN_KEY_CHARACTERS} to 256 printable ASCII characters; "
-                "make one with: openssl rand -hex 32"
-            )
-    return keys
 
 
 class ApiKeys:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -9,16 +10,17 @@ from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import APIKeyHeader
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api_keys import ApiKeyMiddleware, ApiKeys, split_keys
+from service.api_keys import ApiKeyMiddleware, ApiKeys
 from service.disconnect import DisconnectMiddleware
-from service.errors import install_error_handlers
 from service.headers import READABLE_HEADERS, SENDABLE_HEADERS, SecurityHeadersMiddleware
+from service.loading import LoadedModel, begin_loading
 from service.middleware import BodyGuardMiddleware, FaultBarrierMiddleware, RequestIdMiddleware
 from service.predictor import Predictor
+from service.problems import install_error_handlers
 from service.routers import detect, docs, health, heatmap, inference_protocol, labelstudio, metrics, models, page
 from service.routers.documentation import install_documentation
 from service.runtime import Runtime
-from service.settings import Settings, split_list
+from service.settings import Settings, split_keys, split_list
 from service.watching import WatchMiddleware
 
 if TYPE_CHECKING:
@@ -33,10 +35,15 @@ EXIF orientation applied."""
 KEY_FIELD = Security(APIKeyHeader(name="X-API-Key", auto_error=False))
 
 
-def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    loading: "Future[LoadedModel] | None" = None,
+    on_ready: Callable[[Predictor], None] | None = None,
+) -> FastAPI:
     """Build the service.
 
     Args:
+        loading: the model of these settings on its way; None: loading begins when the app starts.
         on_ready: called once, when the model is loaded, in the event loop.
     """
     runtime = Runtime(settings, on_ready)
@@ -44,10 +51,10 @@ def create_app(settings: Settings, on_ready: Callable[[Predictor], None] | None 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(runtime.load())
+        taking = asyncio.create_task(runtime.take(loading or begin_loading(settings)))
         checking = asyncio.create_task(runtime.store.check())
         yield
-        loading.cancel()
+        taking.cancel()
         checking.cancel()
         runtime.close()
         await runtime.store.close()

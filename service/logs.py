@@ -3,13 +3,13 @@
 import logging
 import re
 import sys
-from typing import Literal, TextIO
+from typing import TextIO
 
 import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-LogLevel = Literal["debug", "info", "warning", "error"]
+from service.settings import LogLevel
 
 _OURS = ("heatquery", "uvicorn")
 _FIRST = ("timestamp", "level", "event", "logger", "request_id", "trace_id")

@@ -8,15 +8,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
-from service.errors import (
-    BodyTooLargeError,
-    ServiceError,
-    SlowBodyError,
-    UnsupportedTypeError,
-    body_limit_message,
-    failure_response,
-    service_error_response,
-)
+from service.errors import BodyTooLargeError, ServiceError, SlowBodyError, UnsupportedTypeError
+from service.problems import body_limit_message, failure_response, service_error_response
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DRAIN_SECONDS = 1.0

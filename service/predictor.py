@@ -128,8 +128,8 @@ class Predictor:
         )
 
     def warm_up(self) -> None:
-        """Take a blank picture the whole way, so that the first caller does not wait for lazy imports."""
+        """Take a small blank picture the whole way, so that the first caller does not wait for lazy imports."""
         buffer = BytesIO()
-        side = self.manifest.input.size
-        Image.new("RGB", (side, side)).save(buffer, "PNG")
+        spec = self.manifest.input
+        Image.new("RGB", (spec.size, spec.multiple_of)).save(buffer, "PNG")
         self.analyse(buffer.getvalue()).detections(DetectionOptions.from_manifest(self.manifest, threshold=0))

@@ -16,7 +16,8 @@ from redis.asyncio import ConnectionPool
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import RateLimitError, service_error_response
+from service.errors import RateLimitError
+from service.problems import service_error_response
 from service.settings import Settings
 
 _MAX_CALLERS = 10_000

@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Literal
 
 from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.errors import NotReadyError, ServiceError
 from service.gate import Gate
-from service.manifest import ModelFolder, ModelFolderError, find_model_folder, load_model_folder
+from service.loading import LoadedModel
+from service.manifest import ModelFolder, ModelFolderError
 from service.measured_store import MeasuredStore
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -39,10 +40,10 @@ class Runtime:
         self._on_ready = on_ready
         self._pipeline: Pipeline | None = None
 
-    async def load(self) -> None:
-        """Load the model off the event loop; a model that fails leaves the service live and not ready."""
+    async def take(self, loading: "Future[LoadedModel]") -> None:
+        """Become ready when the model is loaded; one that fails leaves the service live and not ready."""
         try:
-            folder, predictor = await asyncio.to_thread(load_predictor, self.settings)
+            folder, predictor = await asyncio.wrap_future(loading)
         except (ModelFolderError, EngineLoadError, ServiceError) as error:
             self.status, self.reason = "failed", str(error)
             logger.error("not ready: %s", error)
@@ -113,19 +114,3 @@ class Runtime:
         if self._pipeline is not None:
             self._pipeline.scheduler.close()
         self.pool.close()
-
-
-def load_predictor(settings: Settings) -> tuple[ModelFolder, Predictor]:
-    """Find, verify, load and warm up the model that the settings name.
-
-    Raises:
-        ModelFolderError, EngineLoadError, ServiceError.
-    """
-    path = find_model_folder(settings.models, settings.model)
-    folder = load_model_folder(path, settings.precision, settings.provider)
-    threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
-    engine = OnnxEngine(folder, settings.provider, threads)
-    engine.check_outputs()
-    predictor = Predictor(folder, engine, settings.max_pixels, settings.max_tiles)
-    predictor.warm_up()
-    return folder, predictor

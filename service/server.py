@@ -8,6 +8,7 @@ import asyncio
 import logging
 import signal
 import socket
+from concurrent.futures import Future
 from functools import partial
 from ipaddress import ip_address
 from types import FrameType
@@ -21,17 +22,17 @@ from service.app import create_app
 from service.errors import (
     HeadTooLargeError,
     MalformedRequestError,
-    ProblemResponse,
     ServiceError,
     SlowHeadError,
     TooManyConnectionsError,
-    service_error_response,
 )
 from service.headers import RAW_SECURITY_HEADERS
 from service.imaging import silence_pillow_warnings
+from service.loading import LoadedModel
 from service.logs import configure_logging
 from service.metrics import Metrics
 from service.predictor import Predictor
+from service.problems import ProblemResponse, service_error_response
 from service.runtime import Runtime
 from service.settings import Settings, split_list
 from service.workers import Workers
@@ -43,17 +44,23 @@ _BODY_MARGIN_SECONDS = 5.0  # the app answers a slow body itself, at its own dea
 logger = logging.getLogger("heatquery")
 
 
-def serve(settings: Settings) -> None:
-    """Serve until a signal comes; calls that are being worked on are finished first."""
+def serve(settings: Settings, loading: "Future[LoadedModel] | None") -> None:
+    """Serve until a signal comes; calls that are being worked on are finished first.
+
+    Args:
+        loading: the model on its way, for a single process; several load it each for themselves.
+    """
     configure_logging(settings.log_level)
     listener = listen(settings)  # so that port 0 is known before the app says where it is
     if settings.workers == 1:
-        serve_on(settings, listener, greet=True)
+        serve_on(settings, listener, True, loading)
     else:
         Workers(partial(serve_on, settings), listener, settings.workers).run()
 
 
-def serve_on(settings: Settings, listener: socket.socket, greet: bool) -> None:
+def serve_on(
+    settings: Settings, listener: socket.socket, greet: bool, loading: "Future[LoadedModel] | None" = None
+) -> None:
     """Serve in this process, on a socket that others may listen on too."""
     configure_logging(settings.log_level)
     silence_pillow_warnings()
@@ -64,7 +71,7 @@ def serve_on(settings: Settings, listener: socket.socket, greet: bool) -> None:
         if greet:
             print(_welcome(address, predictor), flush=True)
 
-    app = create_app(settings, welcome)
+    app = create_app(settings, loading, welcome)
     DrainingServer(uvicorn_config(app, settings), app.state.runtime).run(sockets=[listener])
 
 

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from limits import parse_many
 from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
-
-from service.api_keys import split_keys
-from service.logs import LogLevel
 
 # Pillow itself refuses a picture above twice its own limit, so a higher gate would promise too much.
 PILLOW_HARD_LIMIT = 178_956_970
 # Where compose and Kubernetes mount secrets: the file heatquery_api_keys is the setting HEATQUERY_API_KEYS, and so on.
 SECRETS = Path("/run/secrets")
+MIN_KEY_CHARACTERS = 16
+LogLevel = Literal["debug", "info", "warning", "error"]
+_KEY = re.compile(rf"[!-~]{{{MIN_KEY_CHARACTERS},256}}")
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 
@@ -154,8 +153,12 @@ class Settings(BaseSettings):
     @classmethod
     def _known_rate(cls, rate: str) -> str:
         """Refuse also two rates at once, and none at all."""
+        if not rate:
+            return rate
+        from limits import parse_many  # a quarter of a second to import: not for those without rates
+
         try:
-            (limit,) = parse_many(rate or "1/second")
+            (limit,) = parse_many(rate)
         except ValueError:
             limit = None
         if limit is None or limit.amount < 1:
@@ -212,6 +215,24 @@ class Settings(BaseSettings):
 def split_list(text: str) -> list[str]:
     """The items of a setting that is a list separated by commas."""
     return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def split_keys(text: str) -> list[str]:
+    """The keys in a text, separated by commas or white space, so that a file may have one a line.
+
+    Raises:
+        ValueError: no key, or one that is no good; the message does not repeat it.
+    """
+    keys = [key for key in re.split(r"[\s,]+", text) if key]
+    if not keys:
+        raise ValueError("is set but holds no key; unset it for a service that is open to everyone")
+    for position, key in enumerate(keys, 1):
+        if not _KEY.fullmatch(key):
+            raise ValueError(
+                f"key {position} of {len(keys)} is not of {MIN_KEY_CHARACTERS} to 256 printable ASCII characters; "
+                "make one with: openssl rand -hex 32"
+            )
+    return keys
 
 
 def is_secret(name: str) -> bool:

@@ -47,7 +47,7 @@ def main() -> None:
         log_to_driver=False,
     )
     serve.start(http_options={"host": "127.0.0.1", "port": options.port, "access_log": False})
-    replica = DetectReplica.options(  # pyright: ignore[reportAttributeAccessIssue]  # what the decorator makes
+    replica = DetectReplica.options(  # pyright: ignore[reportFunctionMemberAccess]  # what the decorator makes
         num_replicas=options.replicas, max_ongoing_requests=options.ongoing, ray_actor_options={"num_cpus": 1}
     )
     job = (options.model_dir.resolve(), options.threads, options.spinning, options.cut)

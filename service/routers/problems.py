@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from service.errors import PROBLEM_TYPE, PROBLEMS, Problem, ServiceError, problem_body
+from service.errors import ServiceError
+from service.problems import PROBLEM_TYPE, PROBLEMS, Problem, problem_body
 from service.routers.documentation import Responses, reference
 from service.schemas import ProblemBody
 

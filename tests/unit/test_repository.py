@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("model", "training", "export", "service")
-REQUIREMENTS = ("build", "dev", "serve", "serve-gpu", "uv")
+REQUIREMENTS = ("build", "dev", "ray", "serve", "serve-gpu", "uv")
 EXTRAS = {
     "serve": ("service",),
     "client": ("service/client", "service/bench/chart.py"),

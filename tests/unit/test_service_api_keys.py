@@ -6,7 +6,8 @@ import pytest
 from starlette.datastructures import Headers
 
 from service import api_keys
-from service.api_keys import ApiKeys, is_open, presented_key, split_keys
+from service.api_keys import ApiKeys, is_open, presented_key
+from service.settings import split_keys
 
 KEYS = ["first-key-of-20-char", "second-key-of-21-char"]
 

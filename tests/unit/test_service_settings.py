@@ -9,7 +9,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from service.__main__ import main
-from service.errors import PROBLEMS, ServiceError
+from service.errors import ServiceError
+from service.problems import PROBLEMS
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,41 @@
+"""From the settings to a model that is ready to run, without anything of the web."""
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from service.engines.onnx import OnnxEngine
+from service.manifest import ModelFolder, find_model_folder, load_model_folder
+from service.predictor import Predictor
+from service.settings import Settings
+
+
+class LoadedModel(NamedTuple):
+    """A model that has been verified, loaded and run once."""
+
+    folder: ModelFolder
+    predictor: Predictor
+
+
+def load_model(settings: Settings) -> LoadedModel:
+    """Find, verify, load and warm up the model that the settings name.
+
+    Raises:
+        ModelFolderError, EngineLoadError, ServiceError.
+    """
+    path = find_model_folder(settings.models, settings.model)
+    folder = load_model_folder(path, settings.precision, settings.provider)
+    threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
+    engine = OnnxEngine(folder, settings.provider, threads)
+    engine.check_outputs()
+    predictor = Predictor(folder, engine, settings.max_pixels, settings.max_tiles)
+    predictor.warm_up()
+    return LoadedModel(folder, predictor)
+
+
+def begin_loading(settings: Settings) -> "Future[LoadedModel]":
+    """Load the model in a thread of its own; a process that ends waits for it."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="heatquery-loading")
+    loading = thread.submit(load_model, settings)
+    thread.shutdown(wait=False)
+    return loading
