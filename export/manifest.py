@@ -58,6 +58,8 @@ class Card(Config):
     postprocess: Postprocess = Postprocess()
     resolution_cm: float | None = Field(default=None, gt=0)
     """Ground that a pixel of the canvas shows, in centimetres a side, as in most of the training pictures."""
+    largest_object_px: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The 95th percentile of the longer side of the training boxes, in pixels of the canvas; `inspect` measures it."""
 
 
 class InputSpec(Config):
@@ -149,6 +151,7 @@ class Manifest(Config):
     calibration: Calibration | None = None
     """Of the int8 graphs, if there are any."""
     resolution_cm: float | None = None
+    largest_object_px: float | None = None
     parameters: int
     files: dict[str, FileSpec]
     source: Source
@@ -179,6 +182,7 @@ def describe(detector: Detector, checkpoint: Path, name: str, version: str, size
         postprocess=card.postprocess,
         decoder_layers=config.decoder.layers,
         resolution_cm=card.resolution_cm,
+        largest_object_px=card.largest_object_px,
         parameters=sum(parameter.numel() for parameter in detector.parameters()),
         files={},
         source=Source(

@@ -22,7 +22,8 @@ class GroupedBoxes:
 
     def levels(self) -> Index:
         """(n,) the power of two below the longer side."""
-        return np.log2(np.maximum((self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1, initial=0), 1)).astype(np.int64)
+        x1, y1, x2, y2 = self.boxes.T
+        return np.log2(np.maximum(np.maximum(x2 - x1, y2 - y1), 1)).astype(np.int64)
 
 
 def agreeing_pairs(first: GroupedBoxes, second: GroupedBoxes) -> tuple[Index, Index]:
@@ -53,14 +54,13 @@ def _in_grid(
     count = len(first.boxes)
     groups = np.unique(np.concatenate([first.groups, second.groups]), return_inverse=True)[1]
     levels = np.concatenate([first_levels, second_levels])
-    boxes = np.concatenate([first.boxes, second.boxes]).astype(np.float64)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    centres -= centres.min(axis=0, initial=np.inf)
-    cells = np.floor(centres * (3 / 2.0 ** (levels[:, None] + 1))).astype(np.int64) + 1
-    columns, rows = (cells.max(axis=0, initial=0) + 2).tolist()
-    keys = ((groups * (levels.max(initial=0) + 1) + levels) * rows + cells[:, 1]) * columns + cells[:, 0]
+    x1, y1, x2, y2 = np.concatenate([first.boxes, second.boxes]).astype(np.float64).T
+    per_cell = 2.0 ** (levels + 2) / 3  # of twice a coordinate, as a centre is half a sum
+    column, row = (((low + high) // per_cell).astype(np.int64) + 1 for low, high in ((x1, x2), (y1, y2)))
+    columns, rows = int(column.max(initial=0)) + 2, int(row.max(initial=0)) + 2
+    keys = ((groups * (levels.max(initial=0) + 1) + levels) * rows + row) * columns + column
     wanted, there = keys[:count], keys[count:]
-    order, asked = np.argsort(there, kind="stable"), np.argsort(wanted, kind="stable")
+    order, asked = np.argsort(there), np.argsort(wanted)
     wanted, there = wanted[asked], there[order]
     found = [
         _expand(np.searchsorted(there, wanted + down - 1, "left"), np.searchsorted(there, wanted + down + 1, "right"))
@@ -80,10 +80,10 @@ def _expand(begin: Index, end: Index) -> tuple[Index, Index]:
 
 def _iou_of_pairs(first: FloatArray, second: FloatArray) -> FloatArray:
     """Intersection over union of two (P, 4) lists of boxes, row by row."""
-    sides = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
-    intersection = np.clip(sides, 0, None).prod(axis=1)
-    union = (first[:, 2:] - first[:, :2]).prod(axis=1) + (second[:, 2:] - second[:, :2]).prod(axis=1) - intersection
-    return intersection / union
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = first.T, second.T
+    width, height = np.minimum(ax2, bx2) - np.maximum(ax1, bx1), np.minimum(ay2, by2) - np.maximum(ay1, by1)
+    intersection = np.maximum(width, 0) * np.maximum(height, 0)
+    return intersection / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection)
 
 
 def _one_to_one(left: Index, right: Index, iou: FloatArray) -> tuple[Index, Index]:
@@ -98,7 +98,9 @@ def _one_to_one(left: Index, right: Index, iou: FloatArray) -> tuple[Index, Inde
         ranks = np.arange(len(left))
         certain = (_first_of_each(left) == ranks) & (_first_of_each(right) == ranks)
         taken.append((left[certain], right[certain]))
-        rest = ~np.isin(left, left[certain]) & ~np.isin(right, right[certain])
+        used, used_too = np.zeros(left.max() + 1, dtype=bool), np.zeros(right.max() + 1, dtype=bool)
+        used[left[certain]] = used_too[right[certain]] = True
+        rest = ~(used[left] | used_too[right])
         left, right = left[rest], right[rest]
     if not taken:
         return left, right
@@ -107,8 +109,9 @@ def _one_to_one(left: Index, right: Index, iou: FloatArray) -> tuple[Index, Inde
 
 def _first_of_each(values: Index) -> Index:
     """For every position, the first one with the same value."""
-    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    return first[inverse]
+    first = np.empty(values.max() + 1, dtype=np.int64)
+    first[values[::-1]] = np.arange(len(values))[::-1]  # of values that repeat, the last assignment stays
+    return first[values]
 
 
 def connected(count: int, first: Index, second: Index) -> Index:

@@ -108,6 +108,8 @@ class Manifest(_Frozen):
     graphs: dict[str, GraphFiles]
     calibration: CalibrationSpec | None
     resolution_cm: float | None
+    largest_object_px: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The 95th percentile of the longer side of the training boxes, in px of the canvas: tiles overlap by as much."""
     parameters: int = Field(ge=0)
     files: dict[str, FileSpec]
     source: SourceSpec

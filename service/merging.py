@@ -225,14 +225,24 @@ def _pairs(
 def _in_window(
     plan: ScenePlan, looks: _Looks, index: NDArray[np.int64], right: int, down: int
 ) -> tuple[NDArray[np.int64], FloatArray]:
-    """Those of the boxes that reach into the window so far right of and below their own, and their parts in it."""
-    column, row = looks.column[index] + right, looks.row[index] + down
-    there = (column >= 0) & (column < len(plan.columns)) & (row >= 0)
-    index, (columns, rows) = index[there], plan.starts
-    begin = np.stack([columns[column[there]], rows[row[there]]] * 2, axis=1).astype(np.float32)  # (n, 4)
-    parts = np.clip(looks.tiles.boxes[index], begin, begin + np.float32(plan.size))
-    seen = (parts[:, 2:] > parts[:, :2]).all(axis=1)
-    return index[seen], parts[seen]
+    """Those of the boxes that reach into the window so far right of and below their own, and their parts in it.
+
+    Without whole boxes far from the seam with that window: it claims none of what they show.
+    """
+    boxes, cut = looks.tiles.boxes[index], looks.tiles.cut[index]
+    reach = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) + _SEAM
+    shared, parts = np.ones(len(index), dtype=bool), boxes.copy()
+    for axis, own, step in ((0, looks.column[index], right), (1, looks.row[index], down)):
+        starts, other = plan.starts[axis], own + step
+        shared &= (other >= 0) & (other < len(starts))
+        begin = starts[np.clip(other, 0, len(starts) - 1)]
+        parts[:, axis] = np.maximum(boxes[:, axis], begin)
+        parts[:, axis + 2] = np.minimum(boxes[:, axis + 2], begin + plan.size)
+        shared &= parts[:, axis + 2] > parts[:, axis]
+        if step:
+            seam = (starts[own] + begin + plan.size) / 2
+            shared &= cut | (np.abs((boxes[:, axis] + boxes[:, axis + 2]) / 2 - seam) <= reach)
+    return index[shared], parts[shared]
 
 
 def _objects(looks: _Looks) -> Merged:

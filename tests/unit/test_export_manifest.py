@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+import service
 import training
+from export.folder import read_json
 from export.manifest import Card, FileSpec, InputSpec, Manifest, Postprocess, QuerySpec, Source, commit_of, read_card
 from service.manifest import Manifest as ServedManifest
 
@@ -57,6 +59,13 @@ def test_the_card_beside_the_shipped_recipe_is_complete() -> None:
     assert card.data.name == "NWPU VHR-10"
     assert len(card.data.citation) == 3
     assert "research" in card.licence
+
+
+def test_the_shipped_model_says_of_its_pictures_what_the_card_says() -> None:
+    card = read_card(Path(training.__file__).parent / "recipes" / "nano-nwpu.card.toml", {})
+    (folder,) = (Path(service.__file__).parent / "models" / "nano-nwpu").iterdir()
+    shipped = read_json(folder / "model.json", Manifest)
+    assert (shipped.resolution_cm, shipped.largest_object_px) == (card.resolution_cm, card.largest_object_px)
 
 
 def test_without_a_card_licences_are_unknown() -> None:

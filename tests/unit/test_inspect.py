@@ -97,6 +97,7 @@ def test_a_recipe_shows_train_val_and_training_crops(write: Callable[..., Path],
     assert "data.min_box_px 1.5 leaves out 1 of the train boxes." in report
     assert "The recipe has 8, 16, 32." in report
     assert "val has no box of boat." in report
+    assert "largest_object_px = 170.2 in the model's card: on a canvas of 544 px" in report
 
 
 def test_broken_and_missing_pictures_are_named_and_the_others_are_looked_at(

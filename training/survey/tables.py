@@ -18,6 +18,9 @@ UNEVEN = 20
 CROWDED = 0.01
 """Share of the boxes that may lose their place in the density map because they share a cell."""
 
+LARGEST = 95
+"""Percentile of the longer side of the boxes that tiles overlap by. The few that are larger are joined from parts."""
+
 
 def overview(surveys: Sequence[Survey], longest: int | None) -> str:
     def quantiles(values: NDArray[np.number], digits: int = 0) -> str:
@@ -97,6 +100,8 @@ def suggestions(surveys: Sequence[Survey], recipe: Recipe | None, across: Sequen
         lines.append(f"{small:.0%} of the boxes are below 4 px {_at(longest)}, too small to be seen: {way}.")
     if recipe and (lost := _too_small(surveys[0], recipe)):
         lines.append(f"data.min_box_px {recipe.data.min_box_px:g} leaves out {lost} of the train boxes.")
+    if recipe and surveys[0].report.boxes:
+        lines.append(_largest(surveys[0], recipe.data.val_size))
     lines += _balance(surveys)
     if across:
         lines.append(f"{len(across)} pairs of train and val pictures look alike (below): val figures would flatter.")
@@ -136,6 +141,13 @@ def _queries(surveys: Sequence[Survey], recipe: Recipe | None) -> str:
 def _too_small(train: Survey, recipe: Recipe) -> int:
     """Boxes that training drops."""
     return int((train.sides(recipe.data.train_size) < recipe.data.min_box_px).any(axis=1).sum())
+
+
+def _largest(train: Survey, canvas: int) -> str:
+    """How far the tiles of a scene should overlap."""
+    side = np.percentile(train.sides(canvas).max(axis=1), LARGEST)
+    why = f"on a canvas of {canvas} px, {LARGEST} % of the train boxes are no longer than that"
+    return f"largest_object_px = {side:.1f} in the model's card: {why}."
 
 
 def _balance(surveys: Sequence[Survey]) -> list[str]:
