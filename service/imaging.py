@@ -83,7 +83,10 @@ def decode_picture(data: bytes, max_pixels: int, background: int = 0) -> Picture
     except (PictureTooLargeError, UndecodableImageError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureTooLargeError(f"{error} (HEATQUERY_MAX_PIXELS: {max_pixels:,})") from error
+        raise PictureTooLargeError(
+            f"the image claims to have more than {max_pixels:,} px, the limit (HEATQUERY_MAX_PIXELS). "
+            "Send large scenes to POST /scenes"
+        ) from error
     except MemoryError as error:
         raise OutOfMemoryError("not enough memory to decode the picture") from error
     except UnidentifiedImageError as error:  # its own text holds an address in memory
@@ -109,7 +112,7 @@ def _check_size(image: ImageFile.ImageFile, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise PictureTooLargeError(
             f"the image is {width:,} x {height:,} px = {width * height:,} px; the limit is {max_pixels:,} px "
-            "(HEATQUERY_MAX_PIXELS)"
+            "(HEATQUERY_MAX_PIXELS). Send large scenes to POST /scenes"
         )
     tags = getattr(image, "tag_v2", {})
     tile = int(tags.get(_TILE_WIDTH_TAG, 0)) * int(tags.get(_TILE_LENGTH_TAG, 0))

@@ -36,6 +36,7 @@ from service.errors import (
     UnknownModelError,
     UnsupportedTypeError,
 )
+from service.hints import describe_fault, describe_path
 
 PROBLEM_TYPE = "application/problem+json"
 logger = logging.getLogger("heatquery")
@@ -144,19 +145,15 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         )
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "-")
-    return problem_response(error.status_code, code, phrase, str(error.detail), error.headers)
+    detail = str(error.detail)
+    if error.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
+        detail = describe_path(request.scope, (error.headers or {}).get("Allow", ""))
+    return problem_response(error.status_code, code, phrase, detail, error.headers)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [
-        {
-            "parameter": ".".join(str(part) for part in item["loc"][1:]),
-            "message": item["msg"],
-            "value": str(item.get("input"))[:200],
-        }
-        for item in error.errors()
-    ]
+    errors = [describe_fault(item, request.scope) for item in error.errors()]
     detail = "; ".join(f"{item['parameter']}: {item['message']} (got {item['value']!r})" for item in errors)
     problem = PROBLEMS[InvalidParameterError]
     return problem_response(problem.status, problem.code, problem.title, detail, errors=errors)

@@ -1,9 +1,10 @@
 """What goes over the wire, with examples for /docs."""
 
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from service.colormaps import Colormap
 from service.heatmap import Kind
@@ -13,6 +14,7 @@ from service.predictor import Predictor
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Format = Literal["json", "geojson", "coco", "supervision", "labelstudio", "yolo"]
+_TILE = re.compile(r"^(auto|off|[1-9][0-9]{1,5})$")
 MAX_DETECTIONS = 1500  # AI-TOD's longest list; no picture of that set has more objects
 
 
@@ -23,11 +25,18 @@ class TileQuery(BaseModel):
 
     tile: str = Field(
         "auto",
-        pattern=r"^(auto|off|[1-9]\d{1,5})$",
+        json_schema_extra={"pattern": _TILE.pattern},
         description="Cut a large picture into tiles of this side in pixels, so that tiny objects stay visible. "
         "auto: where the longer side is over three times the model's input; off: never.",
         examples=["auto", "off", "1024"],
     )
+
+    @field_validator("tile")
+    @classmethod
+    def _known_tile(cls, tile: str) -> str:
+        if not _TILE.fullmatch(tile):
+            raise ValueError("must be auto, off, or the side of a tile in pixels from 10 to 999999")
+        return tile
 
     @property
     def tile_option(self) -> TileOption:

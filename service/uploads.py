@@ -7,7 +7,6 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
@@ -58,7 +57,7 @@ async def read_upload(request: Request) -> bytes:
         _require_raw_type(media_type)
         return await request.body()
     except MultiPartException as error:
-        raise MalformedBodyError(error.message) from error
+        raise MalformedBodyError(f"{error.message} Send a form as curl -F {FIELD}=@picture.jpg does") from error
     except ClientDisconnect as error:
         raise MalformedBodyError("the client went away while sending") from error
 
@@ -104,7 +103,9 @@ async def _read_form(request: Request) -> bytes:
     form = await parser.parse()
     try:
         part = form.get(FIELD)
-        if not isinstance(part, UploadFile):
+        if isinstance(part, str):
+            raise InvalidParameterError(f"{FIELD}: is a text; send a file: curl -F {FIELD}=@picture.jpg, with the @")
+        if part is None:
             raise InvalidParameterError(
                 f"the form needs a file part named {FIELD!r}; found {sorted(set(form)) or 'no parts'}"
             )

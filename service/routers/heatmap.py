@@ -100,7 +100,8 @@ def choose_subject(manifest: Manifest, query: HeatmapQuery) -> tuple[Kind, int |
         raise InvalidParameterError(f"class_name: only goes with kind=class, not with kind={kind}")
     levels = 1 if kind == "density" else len(manifest.strides)
     if query.level is not None and query.level >= levels:
-        raise InvalidParameterError(f"level: kind={kind} has levels 0 to {levels - 1}, not {query.level}")
+        there = "level 0 alone" if levels == 1 else f"levels 0 to {levels - 1}"
+        raise InvalidParameterError(f"level: kind={kind} has {there}, not {query.level}")
     class_id = None if query.class_name is None else find_class(manifest, query.class_name, "class_name")
     return kind, class_id
 
