@@ -7,17 +7,17 @@ from time import perf_counter
 
 import numpy as np
 
-from benchmarks.load import closed_loop, open_loop
+from benchmarks.load import closed_loop, get, open_loop
 from benchmarks.serving_bench import Bench
 from benchmarks.serving_figures import BUSY, OK, Overload, Soak, Waits, calls_a_second, slope, statuses
-from benchmarks.serving_servers import Server, open_files, resident_mb, running, threads
+from benchmarks.serving_servers import Server, ask, open_files, resident_mb, running, threads
 from benchmarks.serving_soak import Visitors
 from service.settings import Settings
 
 TIMES, OVERLOAD_SECONDS, CONNECTIONS = 10, 60.0, 512
 CALLERS, SATURATION_SECONDS = 8, 10.0
-WARM_UP_SECONDS = 30.0
-"""Long enough for the store of results to fill up, in part under the overload itself."""
+FILLING_SECONDS, STEADY = 10.0, 0.02
+"""The store of results is full when it has grown by a smaller share than this in so many seconds."""
 REST_SECONDS = 2.0
 SETTLED_AFTER = 15
 """Seconds of the overload that do not count for the slope of memory: more calls are held at once than before."""
@@ -26,14 +26,14 @@ SOAK_WARM_UP, SOAK_WINDOW = 0.1, 0.05
 
 
 def measure_overload(bench: Bench) -> Overload:
-    """Warm up, find the saturation, send many times as much, rest two seconds, find the saturation again."""
+    """Fill the store, find the saturation, send many times as much, rest two seconds, find the saturation again."""
     server = bench.start_ours()
     with running(server, bench.pictures.sparse[0]):
         return asyncio.run(_overload(bench, server))
 
 
 async def _overload(bench: Bench, server: Server) -> Overload:
-    await closed_loop(server.address, bench.pictures.mixed(1), CALLERS, WARM_UP_SECONDS * bench.scale)
+    await fill_store(bench, server)
     before = await _saturation(bench, server)
     seconds = OVERLOAD_SECONDS * bench.scale
     arrivals = bench.pictures.arrivals(TIMES * before, seconds, seed=0)
@@ -59,6 +59,21 @@ async def _overload(bench: Bench, server: Server) -> Overload:
         resident_mb=resident,
         slope_mb_a_minute=slope(range(len(settled)), settled),
     )
+
+
+async def fill_store(bench: Bench, server: Server) -> None:
+    """Call until the store holds what it may: until then memory grows by what is kept on purpose."""
+    before, held = -1.0, 0.0
+    while held > (1 + STEADY) * before:
+        await closed_loop(server.address, bench.pictures.mixed(1), CALLERS, FILLING_SECONDS)
+        before, held = held, await _stored_bytes(server)
+    bench.say(f"the store of results holds {held / 1e6:.0f} MB")
+
+
+async def _stored_bytes(server: Server) -> float:
+    _, page = await ask(server.address, get("metrics", "/metrics"))
+    (line,) = [line for line in page.decode().splitlines() if line.startswith("heatquery_store_bytes ")]
+    return float(line.split()[1])
 
 
 async def _saturation(bench: Bench, server: Server) -> float:
