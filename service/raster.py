@@ -18,9 +18,9 @@ from service.errors import InvalidParameterError, UndecodableImageError
 from service.georeference import Georeference, read_georeference
 from service.picture_orientation import Orientation, PixelWindow
 from service.raster_bands import choose_colours
-from service.raster_checks import RasterLimits, check_whole, gdal, open_dataset, weigh
-from service.raster_layer import Layer, RowKeeper, choose_level
-from service.raster_scaling import Palette, Scaling, Stretch, Valid
+from service.raster_checks import RasterLimits, check_rows, gdal, is_in_rows, open_dataset, weigh
+from service.raster_layer import BandReader, Layer, RowKeeper, choose_level
+from service.raster_scaling import Palette, Scaling, Valid
 
 _SMALLEST_SCALE, _LARGEST_SCALE = 1 / 32, 4.0
 _AS_GOOD_AS_ONE = 0.05  # a picture this near to the wanted resolution is left sharp
@@ -64,7 +64,6 @@ class Raster:
     def __init__(
         self,
         layer: Layer | RowKeeper,
-        colours: Stretch | Palette,
         orientation: Orientation,
         size: tuple[int, int],
         scale: float,
@@ -72,7 +71,7 @@ class Raster:
         georeference: Georeference | None,
         notes: tuple[str, ...],
     ) -> None:
-        self._layer, self._colours, self._orientation, self._pad_value = layer, colours, orientation, pad_value
+        self._layer, self._orientation, self._pad_value = layer, orientation, pad_value
         self.width, self.height = size
         self.scale, self.georeference, self.notes = scale, georeference, notes
         self.scaled_width = max(1, int(self.width * scale + 1e-6))
@@ -103,14 +102,11 @@ class Raster:
 
     def _part(self, x1: int, y1: int, x2: int, y2: int) -> tuple[NDArray[np.uint8], Valid]:
         """Pixels (h, w, 3) and flags (h, w) of a part of the layer as shown; padding where no data is."""
-        layer, orientation = self._layer, self._orientation
-        shown_size = orientation.shown_size(layer.width, layer.height)
+        orientation = self._orientation
+        shown_size = orientation.shown_size(self._layer.width, self._layer.height)
         window = orientation.stored_window(PixelWindow(x1, y1, x2 - x1, y2 - y1), *shown_size)
-        values, valid = layer.read(window)
-        rgb, valid = self._colours.to_rgb(values, valid)
-        if not valid.all():
-            rgb = np.where(valid[..., None], rgb, np.uint8(self._pad_value))
-        return orientation.show(rgb), orientation.show(valid)
+        pixels, valid = self._layer.read(window)
+        return orientation.show(pixels), orientation.show(valid)
 
     def _resized_part(self, x1: int, y1: int, x2: int, y2: int) -> tuple[NDArray[np.uint8], Valid]:
         """The same of scaled pixels; what lies around is read too, so that windows agree where they overlap."""
@@ -145,21 +141,23 @@ def open_raster(
     orientation = Orientation.of_exif(header.orientation)
     with ExitStack() as opened:
         dataset = opened.enter_context(open_dataset(path, driver, limits))
+        in_rows, needs_all = is_in_rows(dataset), orientation.reorders_rows or header.whole
+        if in_rows:
+            check_rows(dataset, needs_all, limits)
         with gdal(path):
             georeference, place_notes = read_georeference(dataset, orientation)
             size = orientation.shown_size(dataset.width, dataset.height)
             scale, scale_note = _choose_scale(options.resolution_cm, georeference, size)
             bands, colours, colour_note = choose_colours(dataset, path, options.bands, options.scaling)
             level, reduction = choose_level(dataset, scale)
-        if driver != "GTiff" and (header.whole or orientation.reorders_rows):
-            check_whole(dataset, limits)
         if level is not None:
             dataset = opened.enter_context(open_dataset(path, driver, limits, level))
-        layer = Layer(dataset, path, bands, reduction, isinstance(colours, Palette))
-        if driver != "GTiff":
+        reader = BandReader(dataset, path, bands, reduction, thinned=isinstance(colours, Palette))
+        layer = Layer(reader, colours, pad_value)
+        if in_rows:
             layer = RowKeeper(layer, keeps_all=orientation.reorders_rows)
         notes = tuple(note for note in (*notes, *place_notes, scale_note, colour_note) if note)
-        yield Raster(layer, colours, orientation, size, scale, pad_value, georeference, notes)
+        yield Raster(layer, orientation, size, scale, pad_value, georeference, notes)
 
 
 def _choose_scale(
@@ -173,10 +171,7 @@ def _choose_scale(
     if wanted_cm is None:
         return 1.0, ""
     if georeference is None:
-        return (
-            1.0,
-            f"the ground resolution is unknown; it is taken to be the wanted {wanted_cm:g} cm a pixel",
-        )
+        return 1.0, f"the ground resolution is unknown; it is taken to be the wanted {wanted_cm:g} cm a pixel"
     found_cm = georeference.ground_resolution_cm(*size)
     scale = found_cm / wanted_cm
     if abs(scale - 1) <= _AS_GOOD_AS_ONE:

@@ -46,6 +46,7 @@ class RasterLimits:
         max_blocks: of one picture.
         max_claim: pixels per byte of the file, for pictures of more than `claims_from` pixels; blocks of one colour
             compress to about 800 px a byte, a sparse file claims any number.
+        max_row_pixels: of a picture that is stored by rows, of which some hundreds are kept in memory.
         max_whole_bytes: of a picture that can only be decoded whole: interlaced, progressive, or stored sideways.
     """
 
@@ -54,6 +55,7 @@ class RasterLimits:
     max_blocks: int = 4_000_000
     max_claim: int = 2000
     claims_from: int = 1_000_000_000
+    max_row_pixels: int = 1 << 17
     max_whole_bytes: int = 256 << 20
 
 
@@ -191,16 +193,26 @@ def _check_dataset(dataset: DatasetReader, file_bytes: int, limits: RasterLimits
         raise UnsupportedTypeError("the TIFF names another file for its overviews. Rewrite it with `gdal_translate`")
 
 
-def check_whole(dataset: DatasetReader, limits: RasterLimits) -> None:
-    """Refuse a large picture that no part of can be decoded by itself.
+def is_in_rows(dataset: DatasetReader) -> bool:
+    """Whether the file is stored by whole rows, so that reading a window decodes all that lies beside it."""
+    return dataset.block_shapes[0][1] == dataset.width
 
+
+def check_rows(dataset: DatasetReader, needs_all: bool, limits: RasterLimits) -> None:
+    """Refuse what is stored by rows where too much of it would have to be kept in memory.
+
+    Args:
+        needs_all: no part of the picture can be read before all of it was.
     Raises:
         PictureTooLargeError.
     """
-    size = dataset.width * dataset.height * sum(DTYPE_BYTES[dtype] for dtype in dataset.dtypes)
-    if size > limits.max_whole_bytes:
+    if dataset.width > limits.max_row_pixels:
         raise PictureTooLargeError(
-            f"the picture is interlaced, progressive or stored sideways, and so can only be decoded whole, which takes "
-            f"{size:,} bytes; the limit is {limits.max_whole_bytes:,}. Save it upright, or as a tiled TIFF with "
-            "`gdal_translate -co TILED=YES`"
+            f"the picture is stored in rows of {dataset.width:,} px; the limit is {limits.max_row_pixels:,}. {_RETILE}"
+        )
+    size = dataset.width * dataset.height * max(4, sum(DTYPE_BYTES[dtype] for dtype in dataset.dtypes))
+    if needs_all and size > limits.max_whole_bytes:
+        raise PictureTooLargeError(
+            "the picture is interlaced, progressive or stored sideways, and so can only be decoded whole, which takes "
+            f"{size:,} bytes; the limit is {limits.max_whole_bytes:,}. {_RETILE}"
         )

@@ -4,19 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from service.picture_orientation import PixelWindow
 from service.raster_checks import gdal
-from service.raster_scaling import Valid, Values
+from service.raster_scaling import Palette, Stretch, Valid, Values
 
 _SAMPLE_SIDE, _SAMPLES_PER_SIDE = 256, 8
 _LOOK_SIDE = 1024
+_ROWS_AT_ONCE = 64  # so that GDAL's cache holds all bands of them
+Pixels = NDArray[np.uint8]
+_NO_PIXELS, _NO_FLAGS = np.zeros((0, 0, 3), dtype=np.uint8), np.zeros((0, 0), dtype=bool)
 
 
-class Layer:
+class BandReader:
     """Windows of stored values at one resolution.
 
     Attributes:
@@ -24,16 +28,16 @@ class Layer:
     """
 
     def __init__(
-        self, dataset: DatasetReader, path: Path, bands: tuple[int, ...], reduction: int, is_palette: bool
+        self, dataset: DatasetReader, path: Path, bands: tuple[int, ...], reduction: int = 1, thinned: bool = False
     ) -> None:
         """
         Args:
             bands: read, from 1.
-            reduction: pixels of the dataset on a side of what one pixel here is averaged from.
-            is_palette: the values are numbers of colours, of which there is no average.
+            reduction: pixels of the dataset on a side of what one pixel here stands for.
+            thinned: take one of these pixels and not their average.
         """
         self._dataset, self._path, self._bands, self._reduction = dataset, path, list(bands), reduction
-        self._resampling = Resampling.nearest if is_palette else Resampling.average
+        self._resampling = Resampling.nearest if thinned else Resampling.average
         self._all_valid = all(dataset.mask_flag_enums[band - 1] == [MaskFlags.all_valid] for band in bands)
         self.width, self.height = -(-dataset.width // reduction), -(-dataset.height // reduction)
 
@@ -55,10 +59,29 @@ class Layer:
         return values, (masks > 0).any(axis=0)
 
 
-class RowKeeper:
-    """A layer of PNG or JPEG, which are decoded from the first row on: full rows are kept while windows need them.
+class Layer:
+    """The same as 8-bit RGB, padding where no data is."""
 
-    Without it, each step back up to the next row of windows would decode the file again from its beginning.
+    def __init__(self, bands: BandReader, colours: Stretch | Palette, pad_value: int) -> None:
+        self._bands, self._colours, self._pad_value = bands, colours, pad_value
+        self.width, self.height = bands.width, bands.height
+
+    def read(self, window: PixelWindow) -> tuple[Pixels, Valid]:
+        """Pixels (h, w, 3), and flags (h, w) of those that hold data.
+
+        Raises:
+            UndecodableImageError, OutOfMemoryError.
+        """
+        pixels, valid = self._colours.to_rgb(*self._bands.read(window))
+        if not valid.all():
+            pixels = np.where(valid[..., None], pixels, np.uint8(self._pad_value))
+        return pixels, valid
+
+
+class RowKeeper:
+    """A layer of a file that is stored by whole rows, which are kept while windows need them.
+
+    Without it, each window would decode its rows again, and of a PNG or JPEG all rows above, too.
     """
 
     def __init__(self, layer: Layer, keeps_all: bool) -> None:
@@ -68,29 +91,29 @@ class RowKeeper:
         """
         self._layer, self._keeps_all = layer, keeps_all
         self.width, self.height = layer.width, layer.height
-        self._top, self._values, self._valid = 0, None, np.zeros((0, 0), dtype=bool)
+        self._top, self._pixels, self._valid = 0, _NO_PIXELS, _NO_FLAGS
 
-    def read(self, window: PixelWindow) -> tuple[Values, Valid]:
+    def read(self, window: PixelWindow) -> tuple[Pixels, Valid]:
         """As the layer does, which see."""
         top, bottom = (0, self.height) if self._keeps_all else (window.top, window.top + window.height)
-        values, valid = self._hold(top, bottom)
+        self._hold(top, bottom)
         rows = slice(window.top - self._top, window.top - self._top + window.height)
         columns = slice(window.left, window.left + window.width)
-        return values[:, rows, columns], valid[rows, columns]
+        return self._pixels[rows, columns], self._valid[rows, columns]
 
-    def _hold(self, top: int, bottom: int) -> tuple[Values, Valid]:
+    def _hold(self, top: int, bottom: int) -> None:
         """Have the rows from `top` to `bottom` at hand, reading only those that are new."""
-        held = self._top + len(self._valid)
-        if self._values is not None and self._top <= top and bottom <= held:
-            return self._values, self._valid
-        if self._values is None or not self._top <= top <= held:
-            values, valid = self._layer.read(PixelWindow(0, top, self.width, bottom - top))
-        else:
-            new_values, new_valid = self._layer.read(PixelWindow(0, held, self.width, bottom - held))
-            values = np.concatenate((self._values[:, top - self._top :], new_values), axis=1)
-            valid = np.concatenate((self._valid[top - self._top :], new_valid))
-        self._top, self._values, self._valid = top, values, valid
-        return values, valid
+        held = self._top + len(self._pixels)
+        if self._top <= top and bottom <= held:
+            return
+        first = held if self._top <= top <= held else top
+        kept = slice(top - self._top, None) if first == held else slice(0, 0)
+        parts = [(self._pixels[kept], self._valid[kept])] if first > top else []
+        for start in range(first, bottom, _ROWS_AT_ONCE):
+            parts.append(self._layer.read(PixelWindow(0, start, self.width, min(_ROWS_AT_ONCE, bottom - start))))
+        self._top = top
+        self._pixels = np.concatenate([pixels for pixels, _ in parts])
+        self._valid = np.concatenate([valid for _, valid in parts])
 
 
 def choose_level(dataset: DatasetReader, scale: float) -> tuple[int | None, int]:
@@ -109,19 +132,19 @@ def sample_values(dataset: DatasetReader, path: Path, bands: tuple[int, ...]) ->
 
     A grid of windows is read and not a thinned-out picture, as that would decode every block of the file.
     """
-    layer = Layer(dataset, path, bands, 1, is_palette=False)
+    full = BandReader(dataset, path, bands)
     block_height, block_width = dataset.block_shapes[0]
     parts = [
-        layer.read(PixelWindow(left, top, min(_SAMPLE_SIDE, layer.width), min(_SAMPLE_SIDE, layer.height)))
-        for top in _sample_starts(layer.height, block_height)
-        for left in _sample_starts(layer.width, block_width)
+        full.read(PixelWindow(left, top, min(_SAMPLE_SIDE, full.width), min(_SAMPLE_SIDE, full.height)))
+        for top in _sample_starts(full.height, block_height)
+        for left in _sample_starts(full.width, block_width)
     ]
     values = np.concatenate([values.reshape(len(bands), -1) for values, _ in parts], axis=1)
     valid = np.concatenate([valid.ravel() for _, valid in parts])
     if (valid & np.isfinite(values).all(axis=0)).any():
         return values, valid
-    step = max(1, -(-max(layer.width, layer.height) // _LOOK_SIDE))  # all windows fell beside the data
-    thinned = Layer(dataset, path, bands, step, is_palette=True)
+    step = max(1, -(-max(full.width, full.height) // _LOOK_SIDE))  # all windows fell beside the data
+    thinned = BandReader(dataset, path, bands, step, thinned=True)
     values, valid = thinned.read(PixelWindow(0, 0, thinned.width, thinned.height))
     return values.reshape(len(bands), -1), valid.ravel()
 

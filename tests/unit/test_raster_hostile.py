@@ -146,8 +146,8 @@ def test_what_must_be_decoded_whole_has_a_limit(tmp_path: Path, options: dict) -
         options["exif"][0x0112] = 6
     Image.fromarray(noise(64, 64)).save(tmp_path / "a.jpg", **options)
     with (
-        pytest.raises(PictureTooLargeError, match="can only be decoded whole, which takes 12,288 bytes"),
-        open_raster(tmp_path / "a.jpg", RasterOptions(), PAD, RasterLimits(max_whole_bytes=12_000)),
+        pytest.raises(PictureTooLargeError, match="can only be decoded whole, which takes 16,384 bytes"),
+        open_raster(tmp_path / "a.jpg", RasterOptions(), PAD, RasterLimits(max_whole_bytes=16_000)),
     ):
         pass
 
