@@ -29,6 +29,14 @@ class UnknownModelError(ServiceError):
     """No loaded model has this name."""
 
 
+class UnknownSceneError(ServiceError):
+    """No scene has this id: never sent, deleted or expired; or it has nothing of the kind that is asked for."""
+
+
+class SceneStateError(ServiceError):
+    """The scene is not in a state in which this can be asked of it."""
+
+
 class SlowHeadError(ServiceError):
     """The request line and headers did not arrive in time."""
 
@@ -67,6 +75,10 @@ class RateLimitError(ServiceError):
 
 class QueueFullError(ServiceError):
     """As many calls as allowed are already waiting."""
+
+
+class SceneQueueFullError(QueueFullError):
+    """As many scenes as allowed are already waiting or being received."""
 
 
 class NotReadyError(ServiceError):

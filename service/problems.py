@@ -24,6 +24,8 @@ from service.errors import (
     PictureTooLargeError,
     QueueFullError,
     RateLimitError,
+    SceneQueueFullError,
+    SceneStateError,
     ServiceError,
     SlowBodyError,
     SlowHeadError,
@@ -34,6 +36,7 @@ from service.errors import (
     UndecodableImageError,
     UnknownImageError,
     UnknownModelError,
+    UnknownSceneError,
     UnsupportedTypeError,
 )
 from service.hints import describe_fault, describe_path
@@ -58,8 +61,10 @@ PROBLEMS: dict[type[ServiceError], Problem] = {
     UnauthorizedError: Problem(401, "unauthorized", "An API key is needed", {"WWW-Authenticate": "Bearer"}),
     UnknownImageError: Problem(404, "unknown-image", "No such image"),
     UnknownModelError: Problem(404, "unknown-model", "No such model"),
+    UnknownSceneError: Problem(404, "unknown-scene", "No such scene"),
     SlowHeadError: Problem(408, "slow-head", "The request head came too slowly", {"Connection": "close"}),
     SlowBodyError: Problem(408, "slow-body", "The request body came too slowly", {"Connection": "close"}),
+    SceneStateError: Problem(409, "scene-state", "The scene is in another state"),
     BodyTooLargeError: Problem(413, "body-too-large", "The request body is too large", {"Connection": "close"}),
     PictureTooLargeError: Problem(413, "picture-too-large", "The picture has too many pixels"),
     UnsupportedTypeError: Problem(
@@ -67,6 +72,7 @@ PROBLEMS: dict[type[ServiceError], Problem] = {
     ),
     InvalidParameterError: Problem(422, "invalid-parameter", "A parameter is not valid"),
     QueueFullError: Problem(429, "queue-full", "Too many calls are waiting", {"Retry-After": "1"}),
+    SceneQueueFullError: Problem(429, "scene-queue-full", "Too many scenes are waiting", {"Retry-After": "60"}),
     RateLimitError: Problem(429, "rate-limit", "Too many calls"),
     HeadTooLargeError: Problem(431, "head-too-large", "The request head is too large", {"Connection": "close"}),
     EngineError: Problem(500, "engine-failed", "The model failed"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
+from service.errors import SceneStateError
 from service.scenes.storage import connect, storage_errors, transaction
 
 # A tile has a row from the moment it is first lent, so that a table of a million tiles is made in no time.
@@ -30,7 +31,7 @@ CREATE INDEX IF NOT EXISTS lent ON tile (lent_until) WHERE payload IS NULL;
 _BATCH = 256  # payloads read at once
 
 
-class OtherSceneError(Exception):
+class OtherSceneError(SceneStateError):
     """The table holds tiles of another scene, model or way of cutting."""
 
 
