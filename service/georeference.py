@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
+from rasterio import Affine
 from rasterio._err import CPLE_BaseError  # raised as it is by some transformations
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS

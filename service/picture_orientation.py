@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
+from rasterio import Affine
 
 AnyValue = TypeVar("AnyValue", bound=np.generic)
 

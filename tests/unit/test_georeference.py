@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from affine import Affine
 from made_rasters import PAD, PLACED, noise, notes_of, write_tiff
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.warp import transform
 

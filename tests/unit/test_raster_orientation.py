@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from affine import Affine
 from made_rasters import PAD, noise, read_whole, smooth
 from PIL import Image, ImageOps
+from rasterio import Affine
 
 from service.picture_orientation import Orientation, PixelWindow
 from service.raster import RasterOptions, open_raster
