@@ -15,9 +15,16 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class GroupedBoxes:
-    """Boxes that are compared only inside their group: (n, 4) xyxy, none of them empty, and (n,) any numbers."""
+    """Boxes that are compared only inside their group.
+
+    Attributes:
+        boxes: (n, 4) xyxy, none of them empty.
+        scores: (n,).
+        groups: (n,) any numbers.
+    """
 
     boxes: FloatArray
+    scores: FloatArray
     groups: Index
 
     def levels(self) -> Index:
@@ -27,11 +34,16 @@ class GroupedBoxes:
 
 
 def agreeing_pairs(first: GroupedBoxes, second: GroupedBoxes) -> tuple[Index, Index]:
-    """Positions in either set of boxes with IoU above `SAME`: each box in one pair at most, the most alike first."""
+    """Positions in either set of boxes with IoU above `SAME`: each box in one pair at most, the best pairs first.
+
+    Good is what is alike and of high score. By likeness alone, a poor second box of one set for an object could take
+    the place of the first one, and two boxes with high scores would be left.
+    """
     left, right = candidate_pairs(first, second)
     iou = _iou_of_pairs(first.boxes[left], second.boxes[right])
     same = iou > SAME
-    return _one_to_one(left[same], right[same], iou[same])
+    left, right = left[same], right[same]
+    return _one_to_one(left, right, iou[same] * np.sqrt(first.scores[left] * second.scores[right]))
 
 
 def candidate_pairs(first: GroupedBoxes, second: GroupedBoxes) -> tuple[Index, Index]:
@@ -86,12 +98,12 @@ def _iou_of_pairs(first: FloatArray, second: FloatArray) -> FloatArray:
     return intersection / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection)
 
 
-def _one_to_one(left: Index, right: Index, iou: FloatArray) -> tuple[Index, Index]:
-    """Greedy matching: of the pairs in order of IoU, each that uses no box of a pair before it.
+def _one_to_one(left: Index, right: Index, good: FloatArray) -> tuple[Index, Index]:
+    """Greedy matching: of the pairs, the best first, each that uses no box of a pair before it.
 
     A pair that comes first for both of its boxes is certain: all such are taken at once, until none are left.
     """
-    order = np.lexsort((right, left, -iou))
+    order = np.lexsort((right, left, -good))
     left, right = left[order], right[order]
     taken: list[tuple[Index, Index]] = []
     while len(left):

@@ -213,11 +213,9 @@ def _pairs(
     later, earlier = np.flatnonzero(looks.row == row), np.flatnonzero(looks.row == row - down)
     later, ours = _in_window(plan, looks, later, -right, -down)
     earlier, theirs = _in_window(plan, looks, earlier, right, down)
-    labels, columns = looks.tiles.labels, looks.column
-    width = len(plan.columns)
+    groups, scores = looks.tiles.labels * len(plan.columns) + looks.column, looks.tiles.scores  # by the earlier window
     one, two = agreeing_pairs(
-        GroupedBoxes(theirs, labels[earlier] * width + columns[earlier]),
-        GroupedBoxes(ours, labels[later] * width + columns[later] - right),
+        GroupedBoxes(theirs, scores[earlier], groups[earlier]), GroupedBoxes(ours, scores[later], groups[later] - right)
     )
     return earlier[one], later[two]
 

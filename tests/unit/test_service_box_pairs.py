@@ -15,7 +15,7 @@ def crowd(seed: int, count: int, side: float, groups: int = 3, largest: float = 
     rng = np.random.default_rng(seed)
     corner, size = rng.uniform(0, side, (count, 2)), np.exp(rng.uniform(np.log(0.5), np.log(largest), (count, 2)))
     boxes = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
-    return GroupedBoxes(boxes, rng.integers(0, groups, count))
+    return GroupedBoxes(boxes, rng.uniform(0, 1, count).astype(np.float32), rng.integers(0, groups, count))
 
 
 def moved(boxes: GroupedBoxes, seed: int) -> GroupedBoxes:
@@ -24,7 +24,7 @@ def moved(boxes: GroupedBoxes, seed: int) -> GroupedBoxes:
     sides = boxes.boxes[:, 2:] - boxes.boxes[:, :2]
     seen = boxes.boxes + np.tile(rng.uniform(-0.2, 0.2, sides.shape) * sides, 2)
     order = rng.permutation(len(seen))
-    return GroupedBoxes(seen[order].astype(np.float32), boxes.groups[order])
+    return GroupedBoxes(seen[order].astype(np.float32), boxes.scores[order], boxes.groups[order])
 
 
 def all_pairs(first: GroupedBoxes, second: GroupedBoxes) -> NDArray[np.float32]:
@@ -48,11 +48,12 @@ def test_pairs_are_those_of_greedy_matching(seed: int, count: int) -> None:
     first = crowd(seed, count, 60)
     second = moved(first, seed)
     iou = all_pairs(first, second)
+    good = np.where(iou > SAME, iou * np.sqrt(first.scores[:, None] * second.scores), 0)
     expected: set[tuple[int, int]] = set()
-    while iou.size and iou.max() > SAME:
-        left, right = (int(place) for place in np.unravel_index(iou.argmax(), iou.shape))
+    while good.any():
+        left, right = (int(place) for place in np.unravel_index(good.argmax(), good.shape))
         expected.add((left, right))
-        iou[left], iou[:, right] = 0, 0
+        good[left], good[:, right] = 0, 0
     found = agreeing_pairs(first, second)
     assert set(zip(*(side.tolist() for side in found), strict=True)) == expected
 
@@ -66,8 +67,9 @@ def test_candidates_of_a_crowd_grow_with_its_size_and_not_with_its_square(count:
 
 def test_thin_boxes_that_cross_are_no_pair() -> None:
     across, along = np.array([[0, 10, 100, 12]], np.float32), np.array([[49, 0, 51, 100]], np.float32)
-    group = np.zeros(1, np.int64)
-    assert len(agreeing_pairs(GroupedBoxes(across, group), GroupedBoxes(along, group))[0]) == 0
+    score, group = np.ones(1, np.float32), np.zeros(1, np.int64)
+    pairs = agreeing_pairs(GroupedBoxes(across, score, group), GroupedBoxes(along, score, group))
+    assert len(pairs[0]) == 0
 
 
 def test_groups_are_joined_through_others() -> None:

@@ -136,6 +136,15 @@ def test_two_looks_that_differ_a_little_become_the_one_with_the_higher_score() -
     assert result.scores.tolist() == pytest.approx([0.7])
 
 
+def test_a_poor_second_box_of_a_window_does_not_keep_two_good_ones_apart() -> None:
+    plan = plan_scene(300, 160, SIZE, STRIDE, OVERLAP)
+    at = plan.seams(0, 0)[1] - 10
+    left, right = plan.window(0), plan.window(1)
+    first = keep_of_tile(plan, left, *tile((at, 20, at + 20, 40, 0.35), (at + 3, 20, at + 23, 40, 0.1)), 0.05)
+    second = keep_of_tile(plan, right, *tile((at + 3 - right.left, 20, at + 23 - right.left, 40, 0.3)), 0.05)
+    assert merged(plan, [(0, first), (1, second)]).scores.tolist() == pytest.approx([0.35, 0.1])
+
+
 def test_parts_take_the_best_score_of_all() -> None:
     plan = plan_scene(250, 160, SIZE, STRIDE, OVERLAP)
     left, right = plan.window(0), plan.window(1)
