@@ -1,38 +1,62 @@
-"""`python -m service serve`, `python -m service check MODEL_DIR` and `python -m service bench URL`."""
+"""`python -m service` with the commands serve, detect, check and bench."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from service.bench.command import BenchOptions, add_arguments, bench
+from service.bench.command import BenchOptions, bench
+from service.bench.command import add_arguments as add_bench_arguments
 from service.engines.onnx import EngineLoadError, OnnxEngine
 from service.errors import ServiceError
 from service.loading import begin_loading
 from service.manifest import ModelFolderError, load_model_folder
+from service.scenes.options import DetectOptions
+from service.scenes.options import add_arguments as add_detect_arguments
 from service.settings import Settings, is_secret
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = vars(_parser().parse_args(arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    options = vars(_parser().parse_args(given))
     command = options.pop("command")
     if command == "bench":
         return bench(BenchOptions(**options))
     if command == "check":
         return check(options["model_dir"])
+    if command == "detect":
+        return detect(options, given)
+    settings = _settings(options)
+    if settings is None:
+        return 2
+    return serve(settings)
+
+
+def detect(options: dict[str, Any], given: Sequence[str]) -> int:
+    """Find objects in scenes, without a server."""
+    settings = _settings({"models": options.pop("models"), "model": options.pop("model"), "threads": 1})
+    if settings is None:
+        return 2
+    from service.scenes import command  # with GDAL, for which a starting server would wait
+
+    return command.detect(DetectOptions(**options), settings, given)
+
+
+def _settings(options: Mapping[str, Any]) -> Settings | None:
+    """The environment with what the command line says; None, and why on standard error, where it means nothing."""
     try:
-        settings = Settings(**{name: value for name, value in options.items() if value is not None})
+        return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         for item in error.errors():
             name = "_".join(str(part) for part in item["loc"])
             got = "" if is_secret(name) else f" (got {item['input']!r})"
             where = f"HEATQUERY_{name.upper()}: " if name else ""
             print(f"{where}{item['msg']}{got if name else ''}", file=sys.stderr)
-        return 2
-    return serve(settings)
+        return None
 
 
 def serve(settings: Settings) -> int:
@@ -76,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     checking = commands.add_parser("check", help="verify one model folder")
     checking.add_argument("model_dir", type=Path, help="<models>/<name>/<version>")
     benching = commands.add_parser("bench", help="measure a running service under load, at fixed rates of arrival")
-    add_arguments(benching)
+    add_bench_arguments(benching)
+    detecting = commands.add_parser("detect", help="find objects in pictures of any size, without a server")
+    add_detect_arguments(detecting)
     return parser
 
 

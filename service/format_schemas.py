@@ -8,6 +8,7 @@ from service.schemas import ModelName
 
 Box = tuple[float, float, float, float]
 Position = tuple[float, float]
+PIXEL_PLANE = "pixels of the picture as displayed, from its top-left corner: x to the right, y negative downwards"
 
 
 class PictureNote(BaseModel):
@@ -48,7 +49,7 @@ class FeatureCollection(BaseModel):
 
     type: Literal["FeatureCollection"] = "FeatureCollection"
     coordinate_system: str = Field(
-        default="pixels of the picture as displayed, from its top-left corner: x to the right, y negative downwards",
+        default=PIXEL_PLANE,
         description='What a position means; not called "coordinates", which RFC 7946 (7.1) keeps for geometries.',
     )
     picture: PictureNote

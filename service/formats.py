@@ -6,6 +6,7 @@ Dimension letters: M objects.
 from collections.abc import Sequence
 
 from service.format_schemas import (
+    Box,
     CocoAnnotation,
     CocoCategory,
     CocoDocument,
@@ -73,25 +74,33 @@ def to_geojson(answer: DetectResponse) -> FeatureCollection:
 
 def to_coco(answer: DetectResponse, classes: Sequence[str]) -> CocoDocument:
     """A COCO data set of one picture. Its `annotations` carry scores, so `COCO.loadRes` takes them as results."""
-    annotations: list[CocoAnnotation] = []
-    for number, item in enumerate(answer.detections, start=1):
-        x1, y1, x2, y2 = item.box
-        width, height = round(x2 - x1, 2), round(y2 - y1, 2)
-        annotations.append(
-            CocoAnnotation(
-                id=number,
-                image_id=1,
-                category_id=item.class_id + 1,
-                bbox=(x1, y1, width, height),
-                area=round(width * height, 2),
-                score=item.score,
-            )
-        )
     return CocoDocument(
         info=_picture_note(answer),
         images=[CocoImage(id=1, file_name=answer.image_id, width=answer.width, height=answer.height)],
-        categories=[CocoCategory(id=class_id + 1, name=name) for class_id, name in enumerate(classes)],
-        annotations=annotations,
+        categories=coco_categories(classes),
+        annotations=[
+            coco_annotation(number, item.box, item.class_id, item.score)
+            for number, item in enumerate(answer.detections, start=1)
+        ],
+    )
+
+
+def coco_categories(classes: Sequence[str]) -> list[CocoCategory]:
+    """Every class of the model, whether or not it was found."""
+    return [CocoCategory(id=class_id + 1, name=name) for class_id, name in enumerate(classes)]
+
+
+def coco_annotation(number: int, box: Box, class_id: int, score: float) -> CocoAnnotation:
+    """One object of the only image of a document, from its xyxy box."""
+    x1, y1, x2, y2 = box
+    width, height = round(x2 - x1, 2), round(y2 - y1, 2)
+    return CocoAnnotation(
+        id=number,
+        image_id=1,
+        category_id=class_id + 1,
+        bbox=(x1, y1, width, height),
+        area=round(width * height, 2),
+        score=score,
     )
 
 

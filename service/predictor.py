@@ -110,9 +110,14 @@ class Predictor:
             ServiceError: see `prepare` and `Engine`.
         """
         prepared = self.prepare(data, tile)
-        return self.finish(prepared, [self._run(canvas()) for canvas in prepared.canvases])
+        return self.finish(prepared, [self.run(canvas()) for canvas in prepared.canvases])
 
-    def _run(self, canvas: NDArray[np.uint8]) -> ModelResult:
+    def run(self, canvas: NDArray[np.uint8]) -> ModelResult:
+        """Both graphs on one canvas (3, H, W), in the calling thread.
+
+        Raises:
+            ServiceError: see `Engine`.
+        """
         begun = perf_counter()
         encoded = self.engine.encode(canvas[None])  # (3, H, W) -> (1, 3, H, W)
         between = perf_counter()

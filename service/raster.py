@@ -127,12 +127,13 @@ class Raster:
 
 @contextmanager
 def open_raster(
-    path: Path, options: RasterOptions, pad_value: int, limits: RasterLimits | None = None
+    path: Path, options: RasterOptions, pad_value: int, limits: RasterLimits | None = None, side: int | None = None
 ) -> Iterator[Raster]:
     """Open a TIFF, JPEG or PNG, having weighed its claims; nothing beside the file is read, and nothing is fetched.
 
     Args:
         pad_value: stands where there is no data.
+        side: shrinks the picture until no side is longer, whatever its resolution: for a look at the whole.
     Raises:
         UndecodableImageError, UnsupportedTypeError, PictureTooLargeError, InvalidParameterError, OutOfMemoryError.
     """
@@ -147,7 +148,10 @@ def open_raster(
         with gdal(path):
             georeference, place_notes = read_georeference(dataset, orientation)
             size = orientation.shown_size(dataset.width, dataset.height)
-            scale, scale_note = _choose_scale(options.resolution_cm, georeference, size)
+            if side is None:
+                scale, scale_note = _choose_scale(options.resolution_cm, georeference, size)
+            else:
+                scale, scale_note = min(1.0, side / max(size)), ""
             bands, colours, colour_note = choose_colours(dataset, path, options.bands, options.scaling)
             level, reduction = choose_level(dataset, scale)
         if level is not None:
