@@ -24,7 +24,7 @@ from service.tiff_directories import TiffDirectory, read_directories
 
 Driver = Literal["GTiff", "JPEG", "PNG"]
 DTYPE_BYTES = {"uint8": 1, "int16": 2, "uint16": 2, "float32": 4, "float64": 8}
-_CACHE_BYTES = 128 << 20
+_CACHE_BYTES = 64 << 20  # two rows of 512 px blocks of a scene 20,000 px wide
 _GDAL_OPTIONS = {
     "GDAL_CACHEMAX": _CACHE_BYTES,
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",

@@ -17,7 +17,6 @@ _SAMPLE_SIDE, _SAMPLES_PER_SIDE = 256, 8
 _LOOK_SIDE = 1024
 _ROWS_AT_ONCE = 64  # so that GDAL's cache holds all bands of them
 Pixels = NDArray[np.uint8]
-_NO_PIXELS, _NO_FLAGS = np.zeros((0, 0, 3), dtype=np.uint8), np.zeros((0, 0), dtype=bool)
 
 
 class BandReader:
@@ -91,7 +90,8 @@ class RowKeeper:
         """
         self._layer, self._keeps_all = layer, keeps_all
         self.width, self.height = layer.width, layer.height
-        self._top, self._pixels, self._valid = 0, _NO_PIXELS, _NO_FLAGS
+        self._top, self._rows = 0, 0  # what is held now, in the first rows of:
+        self._pixels, self._valid = np.empty((0, self.width, 3), np.uint8), np.empty((0, self.width), bool)
 
     def read(self, window: PixelWindow) -> tuple[Pixels, Valid]:
         """As the layer does, which see."""
@@ -103,17 +103,24 @@ class RowKeeper:
 
     def _hold(self, top: int, bottom: int) -> None:
         """Have the rows from `top` to `bottom` at hand, reading only those that are new."""
-        held = self._top + len(self._pixels)
+        held = self._top + self._rows
         if self._top <= top and bottom <= held:
             return
-        first = held if self._top <= top <= held else top
-        kept = slice(top - self._top, None) if first == held else slice(0, 0)
-        parts = [(self._pixels[kept], self._valid[kept])] if first > top else []
+        first = held if self._top <= top <= held else top  # that is new
+        kept = slice(top - self._top, first - self._top)
+        pixels, valid = self._pixels, self._valid
+        if len(pixels) < bottom - top:
+            pixels, valid = (
+                np.empty((bottom - top, self.width, 3), np.uint8),
+                np.empty((bottom - top, self.width), bool),
+            )
+        pixels[: first - top], valid[: first - top] = self._pixels[kept], self._valid[kept]
+        self._top, self._rows, self._pixels, self._valid = top, first - top, pixels, valid
         for start in range(first, bottom, _ROWS_AT_ONCE):
-            parts.append(self._layer.read(PixelWindow(0, start, self.width, min(_ROWS_AT_ONCE, bottom - start))))
-        self._top = top
-        self._pixels = np.concatenate([pixels for pixels, _ in parts])
-        self._valid = np.concatenate([valid for _, valid in parts])
+            end = min(start + _ROWS_AT_ONCE, bottom)
+            new = slice(start - top, end - top)
+            pixels[new], valid[new] = self._layer.read(PixelWindow(0, start, self.width, end - start))
+            self._rows = end - top
 
 
 def choose_level(dataset: DatasetReader, scale: float) -> tuple[int | None, int]:

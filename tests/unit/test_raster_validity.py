@@ -90,3 +90,10 @@ def test_a_resized_scene_keeps_its_empty_part(half_empty: Path, resolution: floa
     side = tile.pixels.shape[1] // 2
     assert (tile.pixels[:, : side - 1] == PAD).all()
     assert not (tile.pixels[:, side + 1 :] == PAD).all(axis=2).any()
+
+
+def test_a_mask_is_followed_in_an_overview(tmp_path: Path) -> None:
+    mask = np.where(np.arange(600) < 300, 0, 255).astype(np.uint8)[None].repeat(400, axis=0)
+    path = write_tiff(tmp_path / "a.tif", noise(400, 600), mask=mask, overviews=[2], **PLACED)
+    with open_raster(path, RasterOptions(resolution_cm=200), PAD) as raster:
+        assert [raster.read(left, 0, 140, 200).valid for left in (0, 155)] == [False, True]
