@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from service.engines.onnx import OnnxEngine
+from service.engines.trial import TrialEngine
 from service.manifest import ModelFolder, find_model_folder, load_model_folder
 from service.predictor import Predictor
 from service.settings import Settings
@@ -26,9 +27,11 @@ def load_model(settings: Settings) -> LoadedModel:
     path = find_model_folder(settings.models, settings.model)
     folder = load_model_folder(path, settings.precision, settings.provider)
     threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
-    engine = OnnxEngine(folder, settings.provider, threads)
+    on_trial = settings.provider == "tensorrt"  # which answers nobody before it has been tried: see `TrialEngine`
+    engine = OnnxEngine(folder, "cuda" if on_trial else settings.provider, threads)
     engine.check_outputs()
-    predictor = Predictor(folder, engine, settings.max_pixels, settings.max_tiles)
+    runs = TrialEngine(engine, folder.manifest) if on_trial else engine
+    predictor = Predictor(folder, runs, settings.max_pixels, settings.max_tiles)
     predictor.warm_up()
     return LoadedModel(folder, predictor)
 

@@ -200,7 +200,7 @@ def load_model_folder(folder: Path, precision: str = "fp32", provider: str = "cp
 
     Args:
         precision: which of the folder's graphs to load; every file is verified all the same.
-        provider: what will run them, `cpu` or `cuda`.
+        provider: what will run them: `cpu`, `cuda` or `tensorrt`.
     Raises:
         ModelFolderError: anything is missing, cut off, changed since export or not proven equal.
     """
@@ -236,7 +236,7 @@ def _graphs_of(manifest: Manifest, parity: ParityReport, precision: str, provide
             f"{'one that failed' if on_cpu else 'none'}; run `python -m export verify`"
         )
     failed = [a.host.device for a in known if not (a.passed or a.host.device.startswith("cpu"))]
-    if provider == "cuda" and failed:
+    if provider != "cpu" and failed:
         raise ModelFolderError(f"parity.json: {precision} differs from the CPU on {failed[0]}; serve another precision")
     pair = manifest.graphs[precision]
     return pair.encoder, pair.decoder

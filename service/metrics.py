@@ -139,6 +139,10 @@ class Metrics:
         self._model.labels(name, version, precision, provider, sha256).set(1)
         self._ready.set(1)
 
+    def forget_model(self) -> None:
+        """The model goes on under another identity, on another provider; for a single process."""
+        self._model.clear()
+
     def not_ready(self) -> None:
         """No model takes calls (any more)."""
         self._ready.set(0)

@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from typing import Literal
 
 from service.engines.onnx import EngineLoadError, OnnxEngine
+from service.engines.tensorrt import TensorRTPlan
+from service.engines.trial import TrialEngine
 from service.errors import NotReadyError, ServiceError
 from service.gate import Gate
 from service.loading import LoadedModel
@@ -53,16 +55,19 @@ class Runtime:
             logger.exception("not ready")
             return
         self._pipeline = Pipeline(predictor, self._schedule(predictor), self.pool, self.metrics, self.tracing)
-        manifest = predictor.manifest
-        self.metrics.ready(
-            manifest.name, manifest.version, predictor.precision, predictor.engine.provider, predictor.sha256
-        )
+        self._tell_ready(predictor)
         if self.status != "stopping":
             self.status, self.reason = "ready", ""
         if self._on_ready:
             self._on_ready(predictor)
         if self.settings.threads == 0 and self.settings.provider == "cpu":
             await self._serve_crowds(folder, self._pipeline.scheduler)
+        if isinstance(predictor.engine, TrialEngine):
+            await self._try_tensorrt(folder, predictor, predictor.engine)
+
+    def _tell_ready(self, predictor: Predictor) -> None:
+        model, provider = predictor.manifest, predictor.engine.provider
+        self.metrics.ready(model.name, model.version, predictor.precision, provider, predictor.sha256)
 
     async def _serve_crowds(self, folder: ModelFolder, scheduler: Scheduler) -> None:
         """Load the model once more, for runs that have company; calls are taken meanwhile."""
@@ -71,15 +76,30 @@ class Runtime:
         except EngineLoadError as error:
             logger.warning("runs with company share the threads of lone ones: %s", error)
 
+    async def _try_tensorrt(self, folder: ModelFolder, predictor: Predictor, engine: TrialEngine) -> None:
+        """Build TensorRT's engines while CUDA answers, and let them take over once they have passed their trial."""
+        assert self.settings.engines is not None  # the settings ask for it
+        plan = TensorRTPlan(self.settings.engines, self.settings.batch_size)
+        try:
+            candidate = await asyncio.to_thread(OnnxEngine, folder, "tensorrt", 0, plan)
+        except (EngineLoadError, OSError) as error:
+            logger.error("TensorRT is not taken, %s goes on: %s", engine.provider, error)
+            return
+
+        def taken_over() -> None:
+            self.metrics.forget_model()
+            self._tell_ready(predictor)
+
+        engine.try_out(candidate, taken_over)
+
     def _schedule(self, predictor: Predictor) -> Scheduler:
         settings = self.settings
-        batch = settings.batch or (1 if settings.provider == "cpu" else 8)
         return Scheduler(
             predictor.engine,
             predictor.manifest.query,
             self.metrics,
             lanes=settings.lanes,
-            batch=batch,
+            batch=settings.batch_size,
             wait_seconds=settings.batch_wait_seconds,
         )
 
@@ -113,4 +133,6 @@ class Runtime:
         """Let what runs end, and drop what waits."""
         if self._pipeline is not None:
             self._pipeline.scheduler.close()
+            if isinstance(engine := self._pipeline.predictor.engine, TrialEngine):
+                engine.close()
         self.pool.close()

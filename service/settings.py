@@ -34,8 +34,13 @@ class Settings(BaseSettings):
         default=None,
         description="Model to serve, as name or name/version; empty: the only one there is, newest version.",
     )
-    provider: Literal["cpu", "cuda"] = Field(
-        default="cpu", description="Where the graphs run; never falls back in silence."
+    provider: Literal["cpu", "cuda", "tensorrt"] = Field(
+        default="cpu",
+        description="Where the graphs run; never falls back in silence. tensorrt: on cuda, until its engines are built "
+        "and have found the same objects in the first pictures that come.",
+    )
+    engines: Path | None = Field(
+        default=None, description="Folder that TensorRT keeps its engines in; who can write there can run code here."
     )
     precision: Literal["fp32", "fp16", "int8"] = Field(
         default="fp32", description="Which of the model's graphs to run; int8 is the fast one on a CPU."
@@ -57,7 +62,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=64,
-        description="Most pictures in one run of a graph; 0: 1 on a CPU, where more does not pay, and 8 on a GPU.",
+        description="Most pictures in one run of a graph; 0: 1 on a CPU, where more does not pay, 8 on CUDA, 4 with "
+        "TensorRT.",
     )
     batch_wait_seconds: float = Field(
         default=0.0,
@@ -186,16 +192,23 @@ class Settings(BaseSettings):
         return proxies
 
     @model_validator(mode="after")
-    def _workers_share(self) -> Self:
-        """What several processes need: results that any of them can find, and a device that they can share."""
+    def _go_together(self) -> Self:
+        """What several processes need, results that all can find and a device that they can share; and engines."""
         if self.workers > 1 and self.store.get_secret_value() == "memory":
             raise ValueError(
                 f"HEATQUERY_WORKERS={self.workers}: processes share no memory, so GET /heatmap would not find what "
                 "another one saw; set HEATQUERY_STORE=redis://..., or take one worker"
             )
+        if self.provider == "tensorrt" and self.engines is None:
+            raise ValueError("HEATQUERY_PROVIDER=tensorrt: name a folder for its engines in HEATQUERY_ENGINES")
         if self.workers > 1 and self.provider != "cpu":
             raise ValueError(f"HEATQUERY_WORKERS={self.workers}: take one process for each GPU")
         return self
+
+    @property
+    def batch_size(self) -> int:
+        """Most pictures in one run of a graph. TensorRT is reported to go wrong in large batches (decision 0015)."""
+        return self.batch or {"cpu": 1, "cuda": 8, "tensorrt": 4}[self.provider]
 
     @classmethod
     def settings_customise_sources(

@@ -1,4 +1,4 @@
-"""ONNX Runtime as the engine, on CPU or CUDA."""
+"""ONNX Runtime as the engine: on CPU, CUDA or, by its provider for that, TensorRT."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.engines.base import Decoded, DecoderInputs, DeviceArray, Encoded
+from service.engines.tensorrt import Shapes, TensorRTPlan, decoder_shapes, encoder_shapes, tensorrt_options
 from service.errors import EngineError, OutOfMemoryError
 from service.letterbox import FloatArray
 from service.manifest import ModelFolder
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 # On CUDA: as exact as it was compared, memory that grows by what is needed, and no timing of every kernel at each new
 # batch or K, which takes seconds. Source: ONNX Runtime documentation, "CUDA Execution Provider".
 CUDA_OPTIONS = {
@@ -30,21 +35,29 @@ class EngineLoadError(Exception):
 class OnnxEngine:
     """Two ONNX Runtime sessions made from verified bytes; safe to call from several threads."""
 
-    def __init__(self, folder: ModelFolder, provider: str = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self, folder: ModelFolder, provider: str = "cpu", threads: int = 0, tensorrt: TensorRTPlan | None = None
+    ) -> None:
         """Load both graphs and prove that they run where asked.
 
         Args:
             provider: a key of PROVIDERS.
             threads: threads inside one run; 0 for every core this process may use.
+            tensorrt: for that provider, which builds its engines here, in minutes, or finds them in the plan's folder.
         Raises:
             EngineLoadError: provider absent, graph broken, or inputs and outputs not as agreed.
         """
-        self._manifest = folder.manifest
+        manifest = self._manifest = folder.manifest
         self._files = folder.loaded
-        self._encoder = _open_session(self._files.encoder, folder.graphs, PROVIDERS[provider], threads)
-        self._decoder = _open_session(self._files.decoder, folder.graphs, PROVIDERS[provider], threads)
-        self._levels = len(folder.manifest.strides)
-        self._device = provider
+        self._levels = len(manifest.strides)
+        self._device = "cpu" if provider == "cpu" else "cuda"
+        encoder, decoder = folder.graphs[self._files.encoder], folder.graphs[self._files.decoder]
+        shapes = encoder_shapes(manifest, tensorrt.batch) if tensorrt else {}
+        chosen = _with_options(provider, encoder, tensorrt, shapes)
+        self._encoder = _open_session(self._files.encoder, encoder, chosen, threads)
+        shapes = decoder_shapes(manifest, tensorrt.batch, self._memory_width()) if tensorrt else {}
+        chosen = _with_options(provider, decoder, tensorrt, shapes)
+        self._decoder = _open_session(self._files.decoder, decoder, chosen, threads)
         self._check_names()
 
     @property
@@ -103,6 +116,10 @@ class OnnxEngine:
         _expect("boxes", decoded.boxes, (1, queries, 4))
         _expect("scores", decoded.scores, (1, queries, len(manifest.classes)))
 
+    def _memory_width(self) -> int:
+        """D, which the graph of the encoder says of its outputs."""
+        return next(int(item.shape[1]) for item in self._encoder.get_outputs() if item.name == "memory_0")
+
     def _check_names(self) -> None:
         memory = [f"memory_{level}" for level in range(self._levels)]
         agreed = {
@@ -132,7 +149,24 @@ def encoder_outputs(levels: int) -> list[str]:
     ]
 
 
-def _open_session(name: str, graphs: Mapping[str, bytes], provider: str, threads: int) -> ort.InferenceSession:
+def _with_options(
+    provider: str, graph: bytes, tensorrt: TensorRTPlan | None, shapes: Shapes
+) -> list[tuple[str, dict[str, str]]]:
+    """The providers of a graph, best first: what TensorRT does not take runs on CUDA."""
+    cuda = (PROVIDERS["cuda"], CUDA_OPTIONS)
+    match provider:
+        case "tensorrt" if tensorrt is not None:
+            return [(PROVIDERS[provider], tensorrt_options(tensorrt.cache, graph, shapes)), cuda]
+        case "cuda":
+            return [cuda]
+        case _:
+            return [(PROVIDERS[provider], {})]
+
+
+def _open_session(
+    name: str, graph: bytes, providers: list[tuple[str, dict[str, str]]], threads: int
+) -> ort.InferenceSession:
+    provider = providers[0][0]
     if provider not in ort.get_available_providers():
         raise EngineLoadError(f"{provider} was asked for; this machine offers {ort.get_available_providers()}")
     options = ort.SessionOptions()
@@ -142,8 +176,7 @@ def _open_session(name: str, graphs: Mapping[str, bytes], provider: str, threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        settings = CUDA_OPTIONS if provider == PROVIDERS["cuda"] else {}
-        session = ort.InferenceSession(graphs[name], options, providers=[(provider, settings)])
+        session = ort.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # the runtime raises its own untyped errors for every kind of broken graph
         raise EngineLoadError(f"{name}: cannot be loaded: {str(error)[:300]}") from error
     if session.get_providers()[0] != provider:
