@@ -15,7 +15,7 @@ from service.raster_scaling import Palette, Stretch, Valid, Values
 
 _SAMPLE_SIDE, _SAMPLES_PER_SIDE = 256, 8
 _LOOK_SIDE = 1024
-_ROWS_AT_ONCE = 64  # so that GDAL's cache holds all bands of them
+_ROWS_AT_ONCE = 64  # of the file, so that GDAL's cache holds all bands of them
 Pixels = NDArray[np.uint8]
 
 
@@ -24,6 +24,7 @@ class BandReader:
 
     Attributes:
         width, height: in pixels of this resolution.
+        rows_at_once: how many full rows to read in one go.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class BandReader:
         self._resampling = Resampling.nearest if thinned else Resampling.average
         self._all_valid = all(dataset.mask_flag_enums[band - 1] == [MaskFlags.all_valid] for band in bands)
         self.width, self.height = -(-dataset.width // reduction), -(-dataset.height // reduction)
+        self.rows_at_once = max(1, _ROWS_AT_ONCE // reduction)
 
     def read(self, window: PixelWindow) -> tuple[Values, Valid]:
         """Values (bands, h, w), and flags (h, w) of the pixels that hold data.
@@ -63,7 +65,7 @@ class Layer:
 
     def __init__(self, bands: BandReader, colours: Stretch | Palette, pad_value: int) -> None:
         self._bands, self._colours, self._pad_value = bands, colours, pad_value
-        self.width, self.height = bands.width, bands.height
+        self.width, self.height, self.rows_at_once = bands.width, bands.height, bands.rows_at_once
 
     def read(self, window: PixelWindow) -> tuple[Pixels, Valid]:
         """Pixels (h, w, 3), and flags (h, w) of those that hold data.
@@ -116,8 +118,9 @@ class RowKeeper:
             )
         pixels[: first - top], valid[: first - top] = self._pixels[kept], self._valid[kept]
         self._top, self._rows, self._pixels, self._valid = top, first - top, pixels, valid
-        for start in range(first, bottom, _ROWS_AT_ONCE):
-            end = min(start + _ROWS_AT_ONCE, bottom)
+        step = self._layer.rows_at_once
+        for start in range(first, bottom, step):
+            end = min(start + step, bottom)
             new = slice(start - top, end - top)
             pixels[new], valid[new] = self._layer.read(PixelWindow(0, start, self.width, end - start))
             self._rows = end - top

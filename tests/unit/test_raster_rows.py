@@ -22,7 +22,7 @@ class CountingLayer(Layer):
     """Noise, and how often each row of it was read."""
 
     def __init__(self) -> None:
-        self.width, self.height = WIDTH, HEIGHT
+        self.width, self.height, self.rows_at_once = WIDTH, HEIGHT, 64
         self.reads = np.zeros(HEIGHT, dtype=int)
 
     def read(self, window: PixelWindow) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
