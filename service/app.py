@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Security
@@ -11,13 +12,25 @@ from fastapi.security import APIKeyHeader
 from starlette.middleware.cors import CORSMiddleware
 
 from service.api_keys import ApiKeyMiddleware, ApiKeys
+from service.body_limits import BodyLimits
 from service.disconnect import DisconnectMiddleware
 from service.headers import READABLE_HEADERS, SENDABLE_HEADERS, SecurityHeadersMiddleware
 from service.loading import LoadedModel, begin_loading
 from service.middleware import BodyGuardMiddleware, FaultBarrierMiddleware, RequestIdMiddleware
 from service.predictor import Predictor
 from service.problems import install_error_handlers
-from service.routers import detect, docs, health, heatmap, inference_protocol, labelstudio, metrics, models, page
+from service.routers import (
+    detect,
+    docs,
+    health,
+    heatmap,
+    inference_protocol,
+    labelstudio,
+    metrics,
+    models,
+    page,
+    scenes,
+)
 from service.routers.documentation import install_documentation
 from service.runtime import Runtime
 from service.settings import Settings, split_keys, split_list
@@ -56,6 +69,7 @@ def create_app(
         yield
         taking.cancel()
         checking.cancel()
+        await runtime.scenes.stop()
         runtime.close()
         await runtime.store.close()
         if limiter is not None:
@@ -78,7 +92,9 @@ def create_app(
     uploads.include_router(detect.router)
     uploads.include_router(heatmap.router)
     uploads.include_router(labelstudio.router)
-    for router in (uploads, models.router):
+    large_uploads = APIRouter(max_body_size=settings.max_scene_bytes)
+    large_uploads.include_router(scenes.router)
+    for router in (uploads, large_uploads, models.router):
         app.include_router(router, dependencies=[] if settings.api_keys is None else [KEY_FIELD])
     for router in (health.router, inference_protocol.router, metrics.router, docs.router, page.router):
         app.include_router(router)
@@ -107,7 +123,7 @@ def _add_middleware(app: FastAPI, settings: Settings, limiter: "RateLimiter | No
         app.add_middleware(ApiKeyMiddleware, keys=ApiKeys(split_keys(settings.api_keys.get_secret_value())))
     app.add_middleware(FaultBarrierMiddleware)
     app.add_middleware(DisconnectMiddleware, metrics=app.state.runtime.metrics)
-    app.add_middleware(BodyGuardMiddleware, max_bytes=settings.max_upload_bytes, seconds=settings.body_seconds)
+    app.add_middleware(BodyGuardMiddleware, limits_of=partial(BodyLimits.of, settings))
     if origins := split_list(settings.cors_origins):
         app.add_middleware(
             CORSMiddleware,

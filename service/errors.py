@@ -77,7 +77,7 @@ class QueueFullError(ServiceError):
     """As many calls as allowed are already waiting."""
 
 
-class SceneQueueFullError(QueueFullError):
+class SceneQueueFullError(ServiceError):
     """As many scenes as allowed are already waiting or being received."""
 
 

@@ -2,14 +2,16 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
-from service.errors import BodyTooLargeError, ServiceError, SlowBodyError, UnsupportedTypeError
-from service.problems import body_limit_message, failure_response, service_error_response
+from service.body_limits import BodyLimits
+from service.errors import ServiceError, SlowBodyError, UnsupportedTypeError
+from service.problems import failure_response, service_error_response
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DRAIN_SECONDS = 1.0
@@ -75,18 +77,23 @@ class BodyGuardMiddleware:
     so that case is answered here.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, limits_of: Callable[[str], BodyLimits]) -> None:
+        """Wrap the app.
+
+        Args:
+            limits_of: what holds for a path.
+        """
         self.app = app
-        self.max_bytes = max_bytes
-        self.seconds = seconds
+        self.limits_of = limits_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        body = _Body(receive, self.seconds, wanted="expect" not in headers)
-        error = self._refusal(headers)
+        limits = self.limits_of(scope["path"])
+        body = _Body(receive, limits, wanted="expect" not in headers)
+        error = _refusal(headers, limits)
         app = self.app if error is None else service_error_response(error)
 
         async def send_after_body(message: Message) -> None:
@@ -96,30 +103,35 @@ class BodyGuardMiddleware:
 
         await app(scope, body.receive, send_after_body)
 
-    def _refusal(self, headers: Headers) -> ServiceError | None:
-        coding = headers.get("content-encoding", "identity").strip().lower()
-        if coding != "identity":
-            return UnsupportedTypeError(f"Content-Encoding {coding[:80]!r} is not taken; send the image as it is")
-        length = headers.get("content-length", "")
-        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self.max_bytes):
-            return BodyTooLargeError(body_limit_message(self.max_bytes))
-        return None
+
+def _refusal(headers: Headers, limits: BodyLimits) -> ServiceError | None:
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        return UnsupportedTypeError(f"Content-Encoding {coding[:80]!r} is not taken; send the image as it is")
+    length = headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limits.max_bytes):
+        return limits.too_large()
+    return None
 
 
 class _Body:
     """One request body on its way in."""
 
-    def __init__(self, receive: Receive, seconds: float, wanted: bool) -> None:
+    def __init__(self, receive: Receive, limits: BodyLimits, wanted: bool) -> None:
         """Start the clock.
 
         Args:
             wanted: false where the client waits for a "100 Continue", which the first `receive` would send.
         """
         self._receive = receive
-        self._seconds = seconds
-        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._limits = limits
+        self._begin_piece()
         self._wanted = wanted
         self._complete = False
+
+    def _begin_piece(self) -> None:
+        self._deadline = asyncio.get_running_loop().time() + self._limits.seconds
+        self._missing = self._limits.piece_bytes
 
     async def receive(self) -> Message:
         """The next message; what comes after the body is the wait for a disconnect, which has no deadline.
@@ -135,9 +147,18 @@ class _Body:
                 message = await self._receive()
         except TimeoutError as error:
             self._complete = True
-            raise SlowBodyError(f"not complete after {self._seconds:g} s (HEATQUERY_BODY_SECONDS)") from error
+            raise self._too_slow() from error
         self._complete = not message.get("more_body", False)
+        if self._missing is not None:
+            self._missing -= len(message.get("body", b""))
+            if self._missing <= 0:
+                self._begin_piece()
         return message
+
+    def _too_slow(self) -> SlowBodyError:
+        seconds, piece = self._limits.seconds, self._limits.piece_bytes
+        what = "not complete" if piece is None else f"less than {piece:,} bytes came"
+        return SlowBodyError(f"{what} after {seconds:g} s (HEATQUERY_BODY_SECONDS)")
 
     async def drain(self) -> None:
         """Throw away what is still coming, for a moment, before an early answer.

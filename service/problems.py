@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from service.body_limits import BodyLimits
 from service.errors import (
     BodyTooLargeError,
     DeadlineError,
@@ -146,9 +147,8 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     """Errors of the framework: unknown path, wrong method, body over the native limit."""
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return service_error_response(
-            BodyTooLargeError(body_limit_message(request.app.state.runtime.settings.max_upload_bytes))
-        )
+        limits = BodyLimits.of(request.app.state.runtime.settings, request.url.path)
+        return service_error_response(limits.too_large())
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "-")
     detail = str(error.detail)
@@ -183,11 +183,6 @@ def _log_failure(request: Request, error: Exception) -> None:
 
 def _request_id(request: Request) -> str:
     return request.scope.get("state", {}).get("request_id", "")
-
-
-def body_limit_message(limit: int) -> str:
-    """One wording for every place where the byte limit is met."""
-    return f"the request body is over {limit:,} bytes (HEATQUERY_MAX_UPLOAD_BYTES)"
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -159,7 +159,9 @@ def is_expensive(scope: Scope) -> bool:
     """Whether a call makes the model or the drawing work."""
     if scope["type"] != "http":
         return False
-    return scope["method"] not in ("GET", "HEAD", "OPTIONS") or scope["path"] == "/heatmap"
+    path: str = scope["path"]
+    draws = path == "/heatmap" or (path.startswith("/scenes/") and path.endswith("/result"))
+    return draws or scope["method"] not in ("GET", "HEAD", "OPTIONS")
 
 
 def caller_of(scope: Scope) -> str:

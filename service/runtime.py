@@ -17,6 +17,7 @@ from service.measured_store import MeasuredStore
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.predictor import Predictor
+from service.scene_service import Scenes
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.store import open_store
@@ -36,6 +37,7 @@ class Runtime:
         self.tracing = Tracing.to(settings.otlp_endpoint)
         self.gate = Gate(settings.queue, settings.deadline_seconds)
         self.pool = WorkPool(settings.picture_threads)
+        self.scenes = Scenes(settings)
         self.store = MeasuredStore(open_store(settings), self.metrics)
         self.status: Status = "loading"
         self.reason = "the model is loading"
@@ -62,6 +64,7 @@ class Runtime:
             self._on_ready(predictor)
         if self.settings.threads == 0 and self.settings.provider == "cpu":
             await self._serve_crowds(folder, self._pipeline.scheduler)
+        await self.scenes.start(self._pipeline)  # after the engine that their tiles are for
         if isinstance(predictor.engine, TrialEngine):
             await self._try_tensorrt(folder, predictor, predictor.engine)
 
@@ -101,6 +104,7 @@ class Runtime:
             lanes=settings.lanes,
             batch=settings.batch_size,
             wait_seconds=settings.batch_wait_seconds,
+            scene_batch=1 if settings.provider == "cpu" else settings.batch_size,
         )
 
     @property

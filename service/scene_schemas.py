@@ -1,17 +1,17 @@
 """What goes over the wire about scenes, with examples for /docs."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.scenes.jobs import Job, State
+from service.scenes.kinds import ResultKind
 
 LEAST_SCORE = 0.05
 """Of boxes that are kept: far below the thresholds of most models; thousands of queries that see nothing are not."""
 _NUMBER = r"-?\d{1,9}(\.\d{1,6})?"
 _PERCENT = r"\d{1,3}(\.\d{1,6})?%"
-SceneFormat = Literal["geojson", "gpkg", "coco", "csv"]
 
 
 class SceneQuery(BaseModel):
@@ -54,7 +54,7 @@ class SceneResultQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: SceneFormat = Field(
+    format: ResultKind = Field(
         "geojson",
         description="GeoJSON and GeoPackage lie on the ground where the file says where that is.",
         examples=["gpkg"],

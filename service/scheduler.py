@@ -2,6 +2,10 @@
 
 One event loop owns the queues, so nothing is locked; threads only run the graphs. A run never waits for company while
 nothing else runs, unless asked to. A batch that fails is taken apart, so that one picture does not spoil the others.
+
+Tiles of scenes are work without anybody who waits, for hours. They leave a lane free as long as calls come, and keep to
+themselves: what a run gives depends in its last bits on what else is in it, and a scene that is killed and resumed must
+give the same bytes.
 """
 
 import asyncio
@@ -27,6 +31,7 @@ from service.queries import query_counts
 Canvas = Callable[[], NDArray[np.uint8]]
 """Draws (3, H, W); called in the thread that encodes it, so that waiting windows of a large picture hold no pixels."""
 
+QUIET_SECONDS = 2.0  # without a call, until scenes take all lanes
 ALIKE = 1.5  # pictures are decoded together if the most queries of any are at most this many times the fewest
 Output = TypeVar("Output")
 
@@ -36,6 +41,7 @@ class Priority(IntEnum):
 
     INTERACTIVE = 0
     TILE = 1
+    SCENE = 2
 
 
 @dataclass(eq=False)
@@ -55,6 +61,10 @@ class _Item:
         """Shape of the density map, which says that of all maps."""
         return None if self.encoded is None else self.encoded.batch.density.shape[1:]
 
+    @property
+    def of_scene(self) -> bool:
+        return self.order[0] is Priority.SCENE
+
     def leaves_queue(self) -> None:
         self.seconds["queue"] += perf_counter() - self.since
 
@@ -63,7 +73,14 @@ class Scheduler:
     """Shares an engine among calls. To be made and used in one event loop."""
 
     def __init__(
-        self, engine: Engine, spec: QuerySpec, metrics: Metrics, lanes: int, batch: int, wait_seconds: float
+        self,
+        engine: Engine,
+        spec: QuerySpec,
+        metrics: Metrics,
+        lanes: int,
+        batch: int,
+        wait_seconds: float,
+        scene_batch: int = 1,
     ) -> None:
         """Start with empty queues.
 
@@ -71,12 +88,14 @@ class Scheduler:
             lanes: graphs that run at the same time.
             batch: most pictures in one run of a graph.
             wait_seconds: how long an incomplete batch waits for company.
+            scene_batch: most tiles of scenes in one run; 1 where a tile's result shall not depend on its company.
         """
         self._engine, self._spec, self._metrics = engine, spec, metrics
         self._beside = engine
         self._lanes = lanes
-        self._batch, self._wait_seconds = batch, wait_seconds
+        self._batch, self._scene_batch, self._wait_seconds = batch, scene_batch, wait_seconds
         self._free = lanes
+        self._last_call = -QUIET_SECONDS
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="heatquery-model")
         self._loop = asyncio.get_running_loop()
         self._numbers = count()
@@ -90,6 +109,8 @@ class Scheduler:
             OutOfMemoryError, EngineError.
         """
         item = _Item(canvas, (priority, next(self._numbers)), self._loop.create_future())
+        if not item.of_scene:
+            self._last_call = item.since
         self._waiting["encode"].append(item)
         self._pump()
         return await item.future
@@ -100,6 +121,11 @@ class Scheduler:
         One run is fastest on all cores; several at once do more on a core each than on cores that they share.
         """
         self._beside = engine
+
+    @property
+    def most_scene_tiles(self) -> int:
+        """How many tiles of scenes can be in runs at once."""
+        return self._lanes * self._scene_batch
 
     def close(self) -> None:
         """Let the runs at work end; drop what waits."""
@@ -113,7 +139,7 @@ class Scheduler:
             stage, items = chosen
             self._waiting[stage] = [item for item in self._waiting[stage] if item not in items]
             self._free -= 1
-            alone = self._free == self._lanes - 1 and not any(self._waiting.values())
+            alone = self._free == self._lanes - 1 and not any(self._waiting.values()) and not items[0].of_scene
             task = self._loop.create_task(self._carry_out(stage, items, self._engine if alone else self._beside))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -124,17 +150,31 @@ class Scheduler:
         """What to run next: by priority, and what is half done before what is new."""
         for stage, items in self._waiting.items():
             self._waiting[stage] = sorted((item for item in items if not item.future.done()), key=_by_order)
-        encode, decode = self._waiting["encode"], self._waiting["decode"]
+        encode, decode = self._of_one_kind("encode"), self._of_one_kind("decode")
         if decode and (not encode or decode[0].order[0] <= encode[0].order[0]):
             return "decode", self._alike(decode)
         if encode and self._may_begin(encode):
-            return "encode", encode[: self._batch]
+            return "encode", encode[: self._most(encode)]
         return ("decode", self._alike(decode)) if decode else None
+
+    def _of_one_kind(self, stage: Batched) -> list[_Item]:
+        """What waits and may begin now: calls, or else tiles of scenes, which never share a run."""
+        waiting = self._waiting[stage]
+        if calls := [item for item in waiting if not item.of_scene]:
+            return calls
+        return waiting if self._free > self._kept_for_calls() else []
+
+    def _kept_for_calls(self) -> int:
+        """Lanes that scenes leave free: one, where there are several and calls have come of late."""
+        return int(self._lanes > 1 and perf_counter() - self._last_call < QUIET_SECONDS)
+
+    def _most(self, items: Sequence[_Item]) -> int:
+        return self._scene_batch if items[0].of_scene else self._batch
 
     def _may_begin(self, encode: Sequence[_Item]) -> bool:
         """Whether the batch is full or has waited long enough; else look again when it has."""
         due = min(item.since for item in encode) + self._wait_seconds
-        if len(encode) >= self._batch or (missing := due - perf_counter()) <= 0:
+        if len(encode) >= self._most(encode) or (missing := due - perf_counter()) <= 0:
             return True
         self._loop.call_later(missing, self._pump)
         return False
@@ -145,7 +185,7 @@ class Scheduler:
         for item in decode:
             numbers = [each.queries for each in (*group, item)]
             alike = max(numbers) <= ALIKE * min(numbers) and item.cells == decode[0].cells
-            if alike and len(group) < self._batch:
+            if alike and len(group) < self._most(decode):
                 group.append(item)
         return group
 

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import create_app
+from service.body_limits import SCENES_PATH
 from service.errors import (
     HeadTooLargeError,
     MalformedRequestError,
@@ -160,6 +161,7 @@ class GuardedProtocol(HttpToolsProtocol):
     metrics: ClassVar[Metrics]
     _deadline: asyncio.TimerHandle | None = None
     _in_head = False
+    _in_scene = False
     _head_bytes = 0
     _refusal: ServiceError | None = None
 
@@ -180,6 +182,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._expect(self.limits.head_seconds)  # any byte ends uvicorn's own wait between requests
         was_in_head = self._in_head
         super().data_received(data)
+        if self._in_scene and self._deadline is not None and not self._in_head:
+            self._expect(self.limits.body_seconds + _BODY_MARGIN_SECONDS)  # the app says how much must come in it
         if was_in_head and self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -198,6 +202,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refusal = _head_too_large()
             raise ValueError("head too large")  # the parser stops, and uvicorn calls send_400_response
         super().on_headers_complete()
+        self._in_scene = self.scope["path"] == SCENES_PATH
         if len(self.pipeline) > MAX_PIPELINED:
             self.transport.abort()
 

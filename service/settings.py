@@ -1,8 +1,10 @@
 """Everything an operator can set, read from `HEATQUERY_*` environment variables."""
 
+import os
 import re
 from ipaddress import ip_network
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Literal, Self, get_args
 from urllib.parse import urlsplit
 
@@ -131,6 +133,21 @@ class Settings(BaseSettings):
         description="Memory for results that GET /heatmap can still draw; in Redis the largest result.",
     )
     heat_ttl_seconds: float = Field(default=600.0, gt=0, description="How long such a result is kept.")
+    scenes: Path | None = Field(
+        default=None,
+        description="Folder where scenes and what was found in them are kept, shared by all processes of a service; "
+        "empty: a private one in the system's folder for temporary files.",
+    )
+    max_scene_bytes: int = Field(default=8 * 1024**3, ge=1, description="Largest body of POST /scenes in bytes.")
+    scene_queue: int = Field(
+        default=8, ge=0, description="Scenes that are worked on or wait at once; a further one gets 429; 0: none."
+    )
+    scene_disk_bytes: int = Field(
+        default=32 * 1024**3, ge=1, description="Most bytes of scenes kept at once; a further one gets 507."
+    )
+    scene_hours: float = Field(
+        default=24.0, gt=0, description="How long a scene is kept after it is done, failed or cancelled."
+    )
     log_level: LogLevel = Field(
         default="info", description="Least level of log lines: debug, info, warning or error; debug adds probes."
     )
@@ -223,6 +240,11 @@ class Settings(BaseSettings):
         if not SECRETS.is_dir():
             return init_settings, env_settings
         return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=SECRETS)
+
+
+def scenes_folder(settings: Settings) -> Path:
+    """Where scenes are kept: the same for every process of one user, so that they go on after a restart."""
+    return settings.scenes or Path(gettempdir()) / f"heatquery-scenes-{os.getuid()}"
 
 
 def split_list(text: str) -> list[str]:

@@ -31,6 +31,17 @@ REQUEST_BODY = {
         },
     }
 }
+_SCENE = {"type": "string", "format": "binary", "description": "GeoTIFF, JPEG or PNG of any size."}
+SCENE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _FORM | {"properties": {FIELD: _SCENE}}},
+            "application/octet-stream": {"schema": _SCENE},
+            "image/*": {"schema": _SCENE},
+        },
+    }
+}
 
 
 class _InMemoryParser(MultiPartParser):
@@ -50,11 +61,11 @@ async def read_upload(request: Request) -> bytes:
         InvalidParameterError: a form without the file part.
         MalformedBodyError: the form is broken or has too many parts, or the client went away.
     """
-    media_type = _media_type(request.headers.get("content-type"))
+    media_type = media_type_of(request.headers.get("content-type"))
     try:
         if media_type == "multipart/form-data":
             return await _read_form(request)
-        _require_raw_type(media_type)
+        require_raw_type(media_type)
         return await request.body()
     except MultiPartException as error:
         raise MalformedBodyError(f"{error.message} Send a form as curl -F {FIELD}=@picture.jpg does") from error
@@ -70,7 +81,7 @@ async def read_json(request: Request, schema: type[AnyModel]) -> AnyModel:
         MalformedBodyError: not JSON by its content, or the client went away.
         RequestValidationError: not what the schema says.
     """
-    media_type = _media_type(request.headers.get("content-type"))
+    media_type = media_type_of(request.headers.get("content-type"))
     if media_type not in ("application/json", ""):
         raise UnsupportedTypeError(f"the content type is {media_type[:80]!r}; send application/json")
     try:
@@ -109,19 +120,19 @@ async def _read_form(request: Request) -> bytes:
             raise InvalidParameterError(
                 f"the form needs a file part named {FIELD!r}; found {sorted(set(form)) or 'no parts'}"
             )
-        _require_raw_type(_media_type(part.content_type))
+        require_raw_type(media_type_of(part.content_type))
         return await part.read()
     finally:
         await form.close()
 
 
-def _media_type(header: str | None) -> str:
+def media_type_of(header: str | None) -> str:
     """The type without its parameters, in lower case; "" where there is none."""
     kind, _ = parse_options_header(header)
     return kind.decode("latin-1").strip().lower()
 
 
-def _require_raw_type(media_type: str) -> None:
+def require_raw_type(media_type: str) -> None:
     """A missing type is fine (RFC 9110, 8.3): the content decides in the end."""
     if media_type and not media_type.startswith(RAW_TYPES):
         raise UnsupportedTypeError(

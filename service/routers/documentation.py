@@ -25,6 +25,7 @@ _ANSWERS = (
 )
 _FRAMEWORK_ERROR = "HTTPValidationError"
 _TEXT = {"type": "string"}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _HEADERS = {
     "X-Image-ID": {"description": "For GET /heatmap.", "schema": _TEXT},
     "X-Model": {"description": "Name and version of the model, percent-encoded.", "schema": _TEXT},
@@ -70,16 +71,32 @@ def detect_answers() -> Responses:
 
 def heatmap_answers() -> Responses:
     """Every format of /heatmap."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
     content = {
-        "image/png": binary,
-        "image/webp": binary,
-        "application/x-npy": binary,
+        "image/png": _BINARY,
+        "image/webp": _BINARY,
+        "application/x-npy": _BINARY,
         JSON_TYPE: {"schema": reference(HeatmapValues)},
     }
     affine = {"description": "With format=npy: as `affine` of format=json.", "schema": _TEXT}
     headers = {**_HEADERS, "X-Heatmap-Affine": affine}
     return {200: {"description": "The heat map.", "content": content, "headers": headers}}
+
+
+def scene_answers() -> Responses:
+    """Every format of a scene's result; files that are written as they are read, so only their kind is described."""
+    json_object = {"schema": {"type": "object"}}
+    content = {
+        "application/geo+json": json_object,
+        "application/geopackage+sqlite3": _BINARY,
+        JSON_TYPE: json_object,
+        "text/csv": {"schema": _TEXT},
+    }
+    return {200: {"description": "The objects found.", "content": content}}
+
+
+def heat_raster_answer() -> Responses:
+    """The heat of a scene."""
+    return {200: {"description": "Two bands: density and mixed heat.", "content": {"image/tiff": _BINARY}}}
 
 
 NOT_MODIFIED: Responses = {304: {"description": "The caller has this very heat map: If-None-Match names its ETag."}}
@@ -99,6 +116,7 @@ def install_documentation(app: FastAPI) -> None:
             for operations in document["paths"].values():
                 for operation in operations.values():
                     _drop_framework_error(operation["responses"])
+                    _describe_events(operation["responses"])
         assert app.openapi_schema is not None
         return app.openapi_schema
 
@@ -109,6 +127,13 @@ def _schemas() -> dict[str, Any]:
     _, requests = models_json_schema([(model, "validation") for model in _REQUESTS], ref_template=_PLACE + "{model}")
     _, answers = models_json_schema([(model, "serialization") for model in _ANSWERS], ref_template=_PLACE + "{model}")
     return {**requests["$defs"], **answers["$defs"]}
+
+
+def _describe_events(responses: dict[str, Any]) -> None:
+    """FastAPI tells events by `itemSchema`, which OpenAPI has from 3.2 on, in a document that says 3.1."""
+    content = responses.get("200", {}).get("content", {})
+    if "text/event-stream" in content:
+        content["text/event-stream"] = {"schema": _TEXT}
 
 
 def _drop_framework_error(responses: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from service.scenes.storage import connect, storage_errors, transaction
 State = Literal["queued", "reading", "running", "merging", "done", "failed", "cancelled"]
 UNFINISHED: tuple[State, ...] = ("queued", "reading", "running", "merging")
 FINAL: tuple[State, ...] = ("done", "failed", "cancelled")
+_LOG_PAGES = 8  # that a job failed for want of room must still be noted
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -93,7 +94,7 @@ class JobTable:
     def __init__(self, path: Path, quota: Quota) -> None:
         self._quota = quota
         self._lock = threading.Lock()
-        self._connection = connect(path)
+        self._connection = connect(path, _LOG_PAGES)
         with self._writing() as database:
             database.execute(_SCHEMA)
 

@@ -12,12 +12,15 @@ _BUSY_SECONDS = 30.0  # a writer waits this long for another one
 _BROKEN = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, log_pages: int) -> sqlite3.Connection:
     """Open a database, to be used from one thread at a time; transactions are begun by hand.
 
     A killed process loses nothing that it committed; with `synchronous=NORMAL` a power cut may take the last
     transactions, whole ones, and never breaks the file.
 
+    Args:
+        log_pages: length of the write-ahead log (pages of 4 KB) from which it is written over from its beginning. Small
+            changes of a database with a short log take no new room, so that they succeed on a full disk.
     Raises:
         StorageError.
     """
@@ -25,6 +28,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {log_pages:d}")
     return connection
 
 

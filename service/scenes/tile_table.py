@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS scene (
 CREATE TABLE IF NOT EXISTS tile (number INTEGER PRIMARY KEY, owner TEXT, lent_until REAL, payload BLOB);
 CREATE INDEX IF NOT EXISTS lent ON tile (lent_until) WHERE payload IS NULL;
 """
+_LOG_PAGES = 256
 _BATCH = 256  # payloads read at once
 
 
@@ -66,7 +67,7 @@ class TileTable:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._connection = connect(path)
+        self._connection = connect(path, _LOG_PAGES)
 
     def create(self, fingerprint: str, tiles: int) -> None:
         """Begin a scene, or go on with the same one.

@@ -1,41 +1,17 @@
 """Real processes: SIGTERM under load, and several workers behind one port."""
 
 import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.settings import Settings
-
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def serving(models: Path, *arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process of the service and its address, from the moment it says that it is ready."""
-    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--models", str(models), *arguments]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        assert process.stdout is not None
-        address = next(found[0] for line in process.stdout if (found := re.search(r"http://[\d.:]+", line)))
-        yield process, address
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+from service_process import serving
 
 
 def test_a_stop_signal_under_load_loses_no_call(toy_models: Path, scene_png: bytes) -> None:

@@ -234,6 +234,14 @@ def toy_graphs() -> dict[str, bytes]:
     return {"encoder.onnx": encoder, "decoder.onnx": decoder, "detector.onnx": encoder}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_scenes_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Services of tests, processes included, keep scenes in a folder of this run and never in the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEATQUERY_SCENES", str(tmp_path_factory.mktemp("scenes")))
+        yield
+
+
 @pytest.fixture
 def model_folder(tmp_path: Path, toy_graphs: dict[str, bytes]) -> Path:
     """A sound `<models>/toy/1` of this test's own, free to be damaged."""

@@ -280,3 +280,53 @@ def test_runs_with_company_go_to_the_engine_for_crowds_and_a_lone_one_does_not()
         assert crowds.encoded == [[3]]
 
     play(scenario, lanes=2, batch=1)
+
+
+def test_tiles_of_scenes_never_share_a_run() -> None:
+    async def scenario(engine: ToyEngine, scheduler: Scheduler) -> None:
+        engine.gate.clear()
+        tasks = await begin(scheduler, 1)
+        tasks += await begin(scheduler, 2, 3, priority=Priority.SCENE)
+        tasks += await begin(scheduler, 4, 5)
+        engine.gate.set()
+        await asyncio.gather(*tasks)
+        assert engine.encoded == [[1], [4, 5], [2], [3]]
+        assert sorted(engine.decoded) == [[1], [2], [3], [4, 5]]
+
+    play(scenario)
+
+
+def test_tiles_of_scenes_leave_a_lane_free_as_long_as_calls_come() -> None:
+    async def scenario(engine: ToyEngine, scheduler: Scheduler) -> None:
+        await scheduler.run(canvas(1))
+        engine.gate.clear()
+        tasks = await begin(scheduler, 2, 3, priority=Priority.SCENE)
+        assert scheduler._free == 1
+        tasks += await begin(scheduler, 4)
+        assert scheduler._free == 0  # the call has the lane at once
+        engine.gate.set()
+        await asyncio.gather(*tasks)
+
+    play(scenario, lanes=2)
+
+
+def test_tiles_of_scenes_take_all_lanes_where_no_call_comes() -> None:
+    async def scenario(engine: ToyEngine, scheduler: Scheduler) -> None:
+        engine.gate.clear()
+        tasks = await begin(scheduler, 2, 3, priority=Priority.SCENE)
+        assert scheduler._free == 0
+        engine.gate.set()
+        await asyncio.gather(*tasks)
+
+    play(scenario, lanes=2)
+
+
+def test_tiles_of_scenes_always_take_the_same_engine() -> None:
+    async def scenario(engine: ToyEngine, scheduler: Scheduler) -> None:
+        beside = ToyEngine()
+        scheduler.run_crowds_on(beside)
+        await scheduler.run(canvas(1), Priority.SCENE)
+        await asyncio.gather(*[scheduler.run(canvas(value), Priority.SCENE) for value in (2, 3)])
+        assert (engine.encoded, sorted(beside.encoded)) == ([], [[1], [2], [3]])
+
+    play(scenario)

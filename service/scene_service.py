@@ -1,0 +1,173 @@
+"""Scenes as handlers use them: nothing here blocks the event loop, and the libraries for rasters are loaded when the
+model is there, so that the service starts without them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from fastapi import Request
+from numpy.typing import NDArray
+
+from service.analysis import ModelResult
+from service.detections import DetectionOptions
+from service.errors import SceneQueueFullError, SceneStateError, UnknownSceneError
+from service.pipeline import Pipeline
+from service.predictor import Predictor
+from service.scene_schemas import SceneQuery
+from service.scene_uploads import receive_scene
+from service.scenes.jobs import Job, Quota
+from service.scenes.kinds import ResultKind
+from service.scenes.store import SceneStore
+from service.scheduler import Priority
+from service.settings import Settings, scenes_folder
+
+if TYPE_CHECKING:
+    from service.scenes.recipe import SceneRequest
+    from service.scenes.worker import SceneWorker
+
+_RECEIVING = 4  # uploads at once in a process: more would only share its disk and its network
+_STOP_SECONDS = 20.0
+_FOLLOW_SECONDS = 0.5
+
+
+class Scenes:
+    """Receives scenes, works on them in a thread, and hands out what was found."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        quota = Quota(settings.scene_queue, settings.scene_disk_bytes)
+        self._store = SceneStore(scenes_folder(settings), quota, settings.scene_hours * 3600)
+        self._worker: SceneWorker | None = None
+        self._receiving = 0
+        self._stopping = False
+
+    async def start(self, pipeline: Pipeline) -> None:
+        """Begin to work on what waits, with the model that is loaded now."""
+        loop = asyncio.get_running_loop()
+
+        def detect(pixels: NDArray[np.uint8]) -> ModelResult:
+            work = pipeline.scheduler.run(lambda: pixels, Priority.SCENE)
+            return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+        def make() -> "SceneWorker":
+            from service.scenes.worker import Bench, SceneWorker
+
+            return SceneWorker(self._store, Bench(pipeline.predictor, detect, pipeline.scheduler.most_scene_tiles + 1))
+
+        self._worker = await asyncio.to_thread(make)
+        self._worker.start()
+
+    async def stop(self) -> None:
+        """Stop after the tiles that are with the model; the rest goes on with the next start."""
+        self._stopping = True
+        if self._worker is not None:
+            await asyncio.to_thread(self._worker.stop, _STOP_SECONDS)
+        await asyncio.to_thread(self._store.close)
+
+    async def receive(self, request: Request, query: SceneQuery, predictor: Predictor) -> Job:
+        """Take the scene of a request as a job; nothing is left of one that is not taken.
+
+        Raises:
+            SceneQueueFullError, StorageError: there is no room.
+            ServiceError: see `receive_scene` and `SceneRequest.for_model`.
+        """
+        wanted = await asyncio.to_thread(_read_query, query, predictor)
+        length = request.headers.get("content-length", "0")
+        caller = request.scope.get("state", {}).get("caller", "")
+        with self._place():
+            upload = await asyncio.to_thread(self._store.begin_upload, int(length) if length.isdecimal() else 0)
+            try:
+                name = await receive_scene(request, upload / "scene")
+                job = await asyncio.to_thread(self._store.take, upload, wanted.to_json(), name, caller)
+            except BaseException:
+                await asyncio.shield(asyncio.to_thread(self._store.drop, upload))
+                raise
+        self._wake()
+        return job
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self._receiving >= _RECEIVING:
+            raise SceneQueueFullError(f"{_RECEIVING} scenes are being received; try again soon")
+        self._receiving += 1
+        try:
+            yield
+        finally:
+            self._receiving -= 1
+
+    async def list(self, caller: str) -> "list[Job]":
+        """All scenes of a caller, the newest first."""
+        if not self._store.exists:
+            return []
+        return await asyncio.to_thread(lambda: self._store.jobs.of_caller(caller))
+
+    async def get(self, scene_id: str) -> Job:
+        """One scene. Raises UnknownSceneError."""
+        return await asyncio.to_thread(self._store.get, scene_id)
+
+    async def follow(self, scene_id: str) -> AsyncIterator[Job]:
+        """The scene now and after each change, until it has ended, is deleted, or the service stops."""
+        last: Job | None = None
+        with suppress(UnknownSceneError):
+            while not (self._stopping or (last is not None and last.is_final)):
+                job = await self.get(scene_id)
+                if job != last:
+                    yield job
+                    last = job
+                else:
+                    await asyncio.sleep(_FOLLOW_SECONDS)
+
+    async def cancel_or_delete(self, scene_id: str) -> None:
+        """End or remove a scene. Raises UnknownSceneError."""
+        await asyncio.to_thread(self._store.cancel_or_delete, scene_id)
+
+    async def retry(self, scene_id: str) -> Job:
+        """Let a failed or cancelled scene go on. Raises UnknownSceneError, SceneStateError."""
+        job = await asyncio.to_thread(self._store.retry, scene_id)
+        self._wake()
+        return job
+
+    async def result(self, job: Job, predictor: Predictor, kind: ResultKind, options: DetectionOptions) -> Path:
+        """The file with what was found. Raises SceneStateError before the scene is done."""
+        _require_done(job)
+
+        def make() -> Path:
+            from service.scenes.job_results import make_result
+
+            return make_result(job, self._store.folder_of(job), predictor, kind, options)
+
+        return await asyncio.to_thread(make)
+
+    async def heat(self, job: Job) -> Path:
+        """The file with the heat. Raises SceneStateError before the scene is done, UnknownSceneError without heat."""
+        _require_done(job)
+        path = self._store.folder_of(job).heat
+        if not await asyncio.to_thread(path.exists):
+            raise UnknownSceneError("the scene was sent without heat=true; send it again with it")
+        return path
+
+    def _wake(self) -> None:
+        if self._worker is not None:
+            self._worker.wake()
+
+
+def _require_done(job: Job) -> None:
+    if job.state != "done":
+        raise SceneStateError(f"the scene is {job.state}; its results can be had when it is done")
+
+
+def _read_query(query: SceneQuery, predictor: Predictor) -> "SceneRequest":
+    from service.scenes.recipe import SceneRequest
+    from service.scenes.request_text import read_bands, read_resolution, read_scaling
+
+    return SceneRequest.for_model(
+        predictor.manifest,
+        bands=None if query.bands is None else read_bands(query.bands),
+        scaling=read_scaling(query.scaling),
+        resolution=read_resolution(query.resolution),
+        overlap=query.overlap,
+        heat=query.heat,
+    )
