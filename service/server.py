@@ -31,6 +31,7 @@ from service.headers import RAW_SECURITY_HEADERS
 from service.imaging import silence_pillow_warnings
 from service.loading import LoadedModel
 from service.logs import configure_logging
+from service.memory import give_back_large_blocks
 from service.metrics import Metrics
 from service.predictor import Predictor
 from service.problems import ProblemResponse, service_error_response
@@ -65,6 +66,7 @@ def serve_on(
     """Serve in this process, on a socket that others may listen on too."""
     configure_logging(settings.log_level)
     silence_pillow_warnings()
+    give_back_large_blocks()
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
