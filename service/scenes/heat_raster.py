@@ -9,6 +9,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
+from rasterio._err import CPLE_BaseError  # what GDAL says where rasterio has no error of its own for it
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 from rasterio.shutil import copy
@@ -17,7 +18,7 @@ from rasterio.windows import Window as RasterWindow
 from service.analysis import read_heat
 from service.scenes.payload import TileHeat
 from service.scenes.scene_info import SceneInfo
-from service.scenes.whole_file import cannot_write, whole_file
+from service.scenes.whole_file import whole_file
 from service.tiling import ScenePlan
 
 _BANDS = ("density, objects per cell; the sum over all cells is the estimated count", "mixed heat, 0 to 1")
@@ -65,8 +66,8 @@ def write_heat_raster(
                 raster.descriptions = _BANDS
                 _write_strips(raster, _strips(plan, stride, columns, tiles))
             copy(cells, partial, driver="COG", **_CLOUD, blocksize=_BLOCK)
-        except RasterioError as error:
-            raise cannot_write(path, str(error)) from error
+        except (RasterioError, CPLE_BaseError) as error:
+            raise OSError(str(error.__cause__ or error)) from error  # the data is sound: it is the disk
 
 
 def _cell_transform(info: SceneInfo, stride: int) -> Affine:

@@ -29,12 +29,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             remove_with_companions(partial)
     except OSError as error:
-        raise cannot_write(path, error.strerror or str(error)) from error
-
-
-def cannot_write(path: Path, reason: str) -> StorageError:
-    """One wording for every library that writes."""
-    return StorageError(f"{path.name} cannot be written: {reason}; what was found is kept, so try again with more room")
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"{path.name} cannot be written: {reason}. What was found is kept: go on once that is mended"
+        ) from error
 
 
 def _to_disk(path: Path) -> None:

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio import Affine
+from rasterio._err import CPLE_AppDefinedError
 from rasterio.crs import CRS
 
 from service.analysis import keep_heat
 from service.errors import StorageError
 from service.georeference import Georeference
+from service.scenes import heat_raster
 from service.scenes.heat_raster import write_heat_raster
 from service.scenes.payload import TileHeat
 from service.scenes.scene_info import SceneInfo
@@ -127,4 +129,17 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match=r"h\.tif cannot be written: No space left on device"):
         write_heat_raster(tmp_path / "h.tif", scene(700, 700), plan, STRIDE, breaks())
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_gdal_itself_is_told_as_the_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the copy meets a full disk, GDAL's own error comes, which is none of rasterio's."""
+
+    def copy(*arguments: object, **options: object) -> None:
+        raise CPLE_AppDefinedError(3, 1, "An error occurred while writing a dirty block")
+
+    monkeypatch.setattr(heat_raster, "copy", copy)
+    plan = plan_scene(160, 160, SIZE, 32, 64)
+    with pytest.raises(StorageError, match=r"h\.tif cannot be written: An error occurred while writing"):
+        write_heat_raster(tmp_path / "h.tif", scene(160, 160), plan, STRIDE, tiles_of(plan))
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import numpy as np
 import pyogrio
 import pytest
 from pycocotools.coco import COCO
+from pyogrio.errors import FeatureError
 from rasterio import Affine
 from rasterio.crs import CRS
 
@@ -21,6 +22,7 @@ from service.georeference import Georeference
 from service.scenes.kinds import RESULT_KINDS, SUFFIXES, ResultKind
 from service.scenes.results import write_result
 from service.scenes.scene_info import SceneInfo
+from service.scenes.writers import geopackage
 from service.schemas import ModelName
 
 CLASSES = ("plane", 'ship "large"', "tank")
@@ -239,6 +241,19 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path: Path, info: 
         write_result(kind, path, info, breaks(), EVERYTHING)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
     assert path.read_text(encoding="utf-8") == "older"
+
+
+def test_a_full_disk_under_a_geopackage_is_told(
+    tmp_path: Path, info: SceneInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_layer(*arguments: object, **options: object) -> None:
+        raise FeatureError("Failed to commit transaction")
+
+    monkeypatch.setattr(geopackage, "write_layer", write_layer)
+    with pytest.raises(
+        StorageError, match=r"^r\.gpkg cannot be written: Failed to commit transaction\."
+    ):
+        write_result("gpkg", tmp_path / "r.gpkg", info, [found()], EVERYTHING)
 
 
 def test_what_a_killed_writer_left_is_in_nobodys_way(tmp_path: Path, info: SceneInfo) -> None:

@@ -12,7 +12,6 @@ from pyogrio.raw import write as write_layer
 
 from service.detections import Detections
 from service.scenes.scene_info import Points, SceneInfo, rings_in_crs
-from service.scenes.whole_file import cannot_write
 from service.scenes.writers.rows import PIXEL_DIGITS, SCORE_DIGITS
 
 LAYER = "detections"
@@ -36,7 +35,7 @@ def write(path: Path, info: SceneInfo, batches: Iterable[Detections]) -> None:
         for batch in batches:
             _append(path, info, batch)
     except (DataSourceError, DataLayerError, FeatureError) as error:
-        raise cannot_write(path, str(error)) from error
+        raise OSError(str(error)) from error  # the data is sound: it is the disk
 
 
 def _append(path: Path, info: SceneInfo, batch: Detections) -> None:
