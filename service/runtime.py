@@ -132,6 +132,7 @@ class Runtime:
         """Say that no further calls should come; those that do are taken."""
         self.status, self.reason = "stopping", "the service is stopping"
         self.metrics.not_ready()
+        self.scenes.begin_stopping()
 
     def close(self) -> None:
         """Let what runs end, and drop what waits."""

@@ -60,9 +60,15 @@ class Scenes:
         self._worker = await asyncio.to_thread(make)
         self._worker.start()
 
+    def begin_stopping(self) -> None:
+        """Tell the worker and all followers to end: the server waits for answers that are on their way."""
+        self._stopping = True
+        if self._worker is not None:
+            self._worker.begin_stopping()
+
     async def stop(self) -> None:
         """Stop after the tiles that are with the model; the rest goes on with the next start."""
-        self._stopping = True
+        self.begin_stopping()
         if self._worker is not None:
             await asyncio.to_thread(self._worker.stop, _STOP_SECONDS)
         await asyncio.to_thread(self._store.close)

@@ -58,10 +58,14 @@ class SceneWorker:
         """Look for jobs now."""
         self._wake.set()
 
-    def stop(self, seconds: float) -> None:
-        """End after the tiles that are with the model now; wait so long for it."""
+    def begin_stopping(self) -> None:
+        """End after the tiles that are with the model now."""
         for event in (self._stop, self._leave_job, self._wake):
             event.set()
+
+    def stop(self, seconds: float) -> None:
+        """The same, and wait so long for it."""
+        self.begin_stopping()
         self._thread.join(seconds)
 
     def _work(self) -> None:
