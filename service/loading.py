@@ -1,6 +1,5 @@
 """From the settings to a model that is ready to run, without anything of the web."""
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ def load_model(settings: Settings) -> LoadedModel:
     """
     path = find_model_folder(settings.models, settings.model)
     folder = load_model_folder(path, settings.precision, settings.provider)
-    threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
+    threads = settings.threads or settings.cores
     on_trial = settings.provider == "tensorrt"  # which answers nobody before it has been tried: see `TrialEngine`
     engine = OnnxEngine(folder, "cuda" if on_trial else settings.provider, threads)
     engine.check_outputs()

@@ -184,6 +184,6 @@ def _choose_scale(
         raise InvalidParameterError(
             f"resolution: the picture shows {found_cm:.3g} cm of ground a pixel and {wanted_cm:g} cm are wanted; "
             f"it can be resized by 1/{1 / _SMALLEST_SCALE:g} to {_LARGEST_SCALE:g}, not by {scale:.3g}. "
-            "Resample it first with `gdalwarp -tr`, or take its pixels as they are"
+            "Resample it first with `gdalwarp -tr`, or take its pixels as they are with resolution=file"
         )
     return scale, f"resized by {scale:.4g}, from {found_cm:.3g} to {wanted_cm:g} cm of ground a pixel"

@@ -101,7 +101,7 @@ class Runtime:
             predictor.engine,
             predictor.manifest.query,
             self.metrics,
-            lanes=settings.lanes,
+            lanes=settings.lane_count,
             batch=settings.batch_size,
             wait_seconds=settings.batch_wait_seconds,
             scene_batch=1 if settings.provider == "cpu" else settings.batch_size,

@@ -59,7 +59,12 @@ class Settings(BaseSettings):
         le=64,
         description="Processes, each with a model of its own and its share of the cores; for CPUs. On a GPU: 1.",
     )
-    lanes: int = Field(default=2, ge=1, le=64, description="Graphs that run at the same time in a process.")
+    lanes: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Graphs that run at the same time in a process; 0: one for each of its cores on a CPU, 2 on a GPU.",
+    )
     batch: int = Field(
         default=0,
         ge=0,
@@ -221,6 +226,16 @@ class Settings(BaseSettings):
         if self.workers > 1 and self.provider != "cpu":
             raise ValueError(f"HEATQUERY_WORKERS={self.workers}: take one process for each GPU")
         return self
+
+    @property
+    def cores(self) -> int:
+        """What a process may use of the machine."""
+        return max(1, len(os.sched_getaffinity(0)) // self.workers)
+
+    @property
+    def lane_count(self) -> int:
+        """Graphs that run at the same time. Two at least: one may wait for memory while another computes."""
+        return self.lanes or (max(2, self.cores) if self.provider == "cpu" else 2)
 
     @property
     def batch_size(self) -> int:

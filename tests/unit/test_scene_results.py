@@ -250,9 +250,7 @@ def test_a_full_disk_under_a_geopackage_is_told(
         raise FeatureError("Failed to commit transaction")
 
     monkeypatch.setattr(geopackage, "write_layer", write_layer)
-    with pytest.raises(
-        StorageError, match=r"^r\.gpkg cannot be written: Failed to commit transaction\."
-    ):
+    with pytest.raises(StorageError, match=r"^r\.gpkg cannot be written: Failed to commit transaction\."):
         write_result("gpkg", tmp_path / "r.gpkg", info, [found()], EVERYTHING)
 
 
