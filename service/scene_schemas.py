@@ -1,5 +1,6 @@
 """What goes over the wire about scenes, with examples for /docs."""
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -69,6 +70,16 @@ class SceneResultQuery(BaseModel):
     )
 
 
+class ScenePreviewQuery(BaseModel):
+    """How large the preview is; an unknown parameter is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    side: int = Field(
+        1024, ge=16, le=2048, description="Longest side in pixels; a scene is never enlarged.", examples=[2048]
+    )
+
+
 class SceneTiles(BaseModel):
     """Tiles of a scene; all 0 before the file has been read."""
 
@@ -99,6 +110,7 @@ class SceneStatus(BaseModel):
     )
     megapixels_per_second: float | None = Field(description="While it runs.", examples=[4.2])
     eta_seconds: float | None = Field(description="While it runs: until the last tile, at this speed.", examples=[71.5])
+    heat: bool = Field(description="Sent with heat=true: once it is done, there is heat.tif.")
     notes: list[str] = Field(description="What was done to the picture that one may not expect.")
     error: str | None = Field(description="Why it failed; POST .../retry goes on from its last finished tile.")
 
@@ -120,6 +132,7 @@ class SceneStatus(BaseModel):
             objects=job.objects,
             megapixels_per_second=round(rate / job.tiles * megapixels, 3) if rate else None,
             eta_seconds=round((job.tiles - job.done) / rate, 1) if rate else None,
+            heat=json.loads(job.request)["heat"],  # not read as a SceneRequest, which would load the raster libraries
             notes=job.notes.splitlines(),
             error=job.error or None,
         )

@@ -42,6 +42,7 @@ class Scenes:
         self._store = SceneStore(scenes_folder(settings), quota, settings.scene_hours * 3600)
         self._worker: SceneWorker | None = None
         self._receiving = 0
+        self._previewing = asyncio.Semaphore(1)
         self._stopping = False
 
     async def start(self, pipeline: Pipeline) -> None:
@@ -154,6 +155,22 @@ class Scenes:
         if not await asyncio.to_thread(path.exists):
             raise UnknownSceneError("the scene was sent without heat=true; send it again with it")
         return path
+
+    async def preview(self, job: Job, pad_value: int, side: int) -> bytes:
+        """The whole scene as a JPEG. Raises SceneStateError before its file has been checked."""
+        if not job.width:
+            raise SceneStateError(f"the scene is {job.state}, and its file was not checked; nothing of it can be shown")
+
+        def make() -> bytes:
+            from service.scenes.overview import preview_jpeg
+
+            return preview_jpeg(job, self._store.folder_of(job), pad_value, side)
+
+        async def in_turn() -> bytes:
+            async with self._previewing:  # each takes memory and a core
+                return await asyncio.to_thread(make)
+
+        return await asyncio.shield(in_turn())  # the turn lasts as long as the thread, also where nobody waits any more
 
     def _wake(self) -> None:
         if self._worker is not None:

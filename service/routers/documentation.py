@@ -99,6 +99,11 @@ def heat_raster_answer() -> Responses:
     return {200: {"description": "Two bands: density and mixed heat.", "content": {"image/tiff": _BINARY}}}
 
 
+def preview_answer() -> Responses:
+    """The whole of a scene."""
+    return {200: {"description": "The whole scene, shrunk.", "content": {"image/jpeg": _BINARY}}}
+
+
 NOT_MODIFIED: Responses = {304: {"description": "The caller has this very heat map: If-None-Match names its ETag."}}
 
 

@@ -10,15 +10,16 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from service.dependencies import PipelineDep, PredictorDep, RuntimeDep
 from service.detections import DetectionOptions
 from service.routers.detect import find_classes
-from service.routers.documentation import heat_raster_answer, scene_answers
+from service.routers.documentation import heat_raster_answer, preview_answer, scene_answers
 from service.routers.problems import (
     SCENE_FILE_PROBLEMS,
     SCENE_LIST_PROBLEMS,
+    SCENE_PREVIEW_PROBLEMS,
     SCENE_PROBLEMS,
     SCENE_RETRY_PROBLEMS,
     SCENE_UPLOAD_PROBLEMS,
 )
-from service.scene_schemas import SceneQuery, SceneResultQuery, SceneStatus
+from service.scene_schemas import ScenePreviewQuery, SceneQuery, SceneResultQuery, SceneStatus
 from service.scenes.jobs import Job
 from service.scenes.kinds import MEDIA_TYPES
 from service.uploads import SCENE_BODY
@@ -102,3 +103,17 @@ async def scene_heat(job: JobDep, runtime: RuntimeDep) -> FileResponse:
     """Density and heat of a scene that was sent with heat=true: a cloud-optimised GeoTIFF that lies on the picture."""
     path = await runtime.scenes.heat(job)
     return FileResponse(path, media_type="image/tiff", filename=f"{job.id[:8]}-heat.tif")
+
+
+@router.get(
+    "/scenes/{scene_id}/preview", response_class=Response, responses={**preview_answer(), **SCENE_PREVIEW_PROBLEMS}
+)
+async def scene_preview(
+    query: Annotated[ScenePreviewQuery, Query()], job: JobDep, predictor: PredictorDep, runtime: RuntimeDep
+) -> Response:
+    """The whole scene as a small JPEG, as soon as its file has been checked. The first call reads the whole file, which
+    may take longer than one call: ask again."""
+    with runtime.gate.place():
+        work = runtime.scenes.preview(job, predictor.manifest.input.pad_value, query.side)
+        picture = await runtime.gate.within_deadline(work)
+    return Response(picture, media_type="image/jpeg")

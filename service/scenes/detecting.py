@@ -5,15 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Event
 
-import numpy as np
-from PIL import Image
-
 from service.detections import DetectionOptions
 from service.merging import Merged, TileBoxes, merge_tiles
 from service.predictor import Predictor
-from service.raster import open_raster
 from service.scenes.heat_raster import write_heat_raster
 from service.scenes.outputs import Task
+from service.scenes.overview import read_overview
 from service.scenes.payload import TileHeat, unpack
 from service.scenes.preview import SIDE, write_preview
 from service.scenes.progress import Progress
@@ -27,7 +24,6 @@ from service.schemas import ModelName
 
 # A killed run holds its last tiles so long; a scene that has only these left waits for them.
 _LEASE_SECONDS = 10.0
-_STRIP = 128  # rows of an overview read at once
 
 
 @dataclass(frozen=True)
@@ -89,18 +85,10 @@ class Detector:
             heat = ((number, found) for number, (_, found) in _tiles(table))
             write_heat_raster(task.heat, info, scene.plan, self.predictor.manifest.strides[0], heat)
         if task.preview is not None:
+            overview = read_overview(scene.path, scene.request.raster, scene.pad_value, SIDE)
             objects = (select_objects(found, info, self.options) for found in _objects(scene, table))
-            write_preview(task.preview, _overview(scene), info, objects)
+            write_preview(task.preview, overview, info, objects)
         return write_result(task.kind, task.result, info, _objects(scene, table), self.options)
-
-
-def _overview(scene: Scene) -> Image.Image:
-    """The whole scene, read in strips so that little more than the picture itself is in memory."""
-    with open_raster(scene.path, scene.request.raster, scene.pad_value, side=SIDE) as raster:
-        width, height = raster.scaled_width, raster.scaled_height
-        tops = range(0, height, _STRIP)
-        strips = [raster.read(0, top, width, min(_STRIP, height - top)).pixels for top in tops]
-    return Image.fromarray(np.concatenate(strips))
 
 
 def _tiles(table: TileTable) -> Iterator[tuple[int, tuple[TileBoxes, TileHeat | None]]]:

@@ -47,6 +47,11 @@ class JobFolder:
         """Density and heat, where they were asked for."""
         return self.path / "heat.tif"
 
+    @property
+    def overview(self) -> Path:
+        """The whole scene as a small picture, once it was asked for."""
+        return self.path / "overview.jpg"
+
     def drop_results(self) -> None:
         """Remove all but the upload, so that the work begins anew."""
         for name in os.listdir(self.path):

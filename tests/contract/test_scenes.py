@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_events_tell_each_change_and_end_with_the_job(scenes: httpx.Client, pict
 
 
 @pytest.mark.parametrize("scene_id", ["..%2f..%2fetc%2fpasswd", "%2e%2e", "0" * 32, "F" * 32, "0" * 31, "jobs.sqlite"])
-@pytest.mark.parametrize("path", ["", "/events", "/result", "/heat.tif"])
+@pytest.mark.parametrize("path", ["", "/events", "/result", "/heat.tif", "/preview"])
 def test_an_id_that_is_none_is_not_found(scenes: httpx.Client, scene_id: str, path: str) -> None:
     answer = scenes.get(f"/scenes/{scene_id}{path}")
     assert answer.status_code == 404
@@ -246,3 +247,56 @@ def test_with_keys_each_sees_its_own_list(make_client: MakeClient, tmp_path: Pat
     headers = [{"X-API-Key": key} for key in (first, second)]
     client.post("/scenes", content=picture, headers=headers[0])
     assert [len(client.get("/scenes", headers=each).json()) for each in headers] == [1, 0]
+
+
+def preview_of(client: httpx.Client, scene_id: str, **query: Any) -> Image.Image:
+    answer = client.get(f"/scenes/{scene_id}/preview", params=query)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/jpeg"), answer.text
+    return Image.open(BytesIO(answer.content)).convert("RGB")
+
+
+@pytest.mark.parametrize(("side", "size"), [(300, (300, 200)), (16, (16, 11)), (2048, (600, 400))])
+def test_a_preview_is_as_large_as_asked_for_and_never_larger_than_the_scene(
+    scenes: httpx.Client, picture: bytes, side: int, size: tuple[int, int]
+) -> None:
+    job = finish(scenes, send(scenes, picture)["id"])
+    assert preview_of(scenes, job["id"], side=side).size == size
+
+
+def test_a_preview_shows_objects_where_they_are(scenes: httpx.Client, picture: bytes) -> None:
+    preview = preview_of(scenes, finish(scenes, send(scenes, picture)["id"])["id"], side=300)
+    for point, channel in (((24, 24), 0), ((200, 136), 2)):
+        pixel = preview.getpixel(point)
+        assert isinstance(pixel, tuple)
+        assert pixel[channel] > 200
+        assert pixel[2 - channel] < 60
+
+
+def test_a_preview_is_made_once_and_deleted_with_its_scene(
+    scenes: httpx.Client, picture: bytes, tmp_path: Path
+) -> None:
+    job = finish(scenes, send(scenes, picture)["id"])
+    preview_of(scenes, job["id"])
+    made = (tmp_path / "scenes" / job["id"] / "overview.jpg").stat().st_mtime_ns
+    preview_of(scenes, job["id"], side=64)
+    assert (tmp_path / "scenes" / job["id"] / "overview.jpg").stat().st_mtime_ns == made
+    scenes.delete(f"/scenes/{job['id']}")
+    assert not list(tmp_path.rglob("overview.jpg"))
+
+
+def test_there_is_no_preview_of_what_is_no_picture(scenes: httpx.Client) -> None:
+    job = finish(scenes, send(scenes, b"<VRTDataset/>" * 10)["id"])
+    answer = scenes.get(f"/scenes/{job['id']}/preview")
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:heatquery:problem:scene-state")
+    assert "failed" in answer.json()["detail"]
+
+
+def test_a_preview_of_no_size_or_a_huge_one_is_refused(scenes: httpx.Client, picture: bytes) -> None:
+    job = finish(scenes, send(scenes, picture)["id"])
+    for side in (15, 2049):
+        assert scenes.get(f"/scenes/{job['id']}/preview", params={"side": side}).status_code == 422
+
+
+def test_a_scene_tells_whether_its_heat_is_kept(scenes: httpx.Client, picture: bytes) -> None:
+    assert send(scenes, picture)["heat"] is False
+    assert send(scenes, picture, heat="true")["heat"] is True
