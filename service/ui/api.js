@@ -21,48 +21,55 @@ export function hasApiKey() {
 
 /** Every loaded model; empty while the service loads. */
 export async function getModels() {
-  return (await get("models", {})).json();
+  return (await call("models")).json();
 }
 
 /** Heat values of an analysed picture, at the resolution of the model's cells. */
 export async function getHeat(imageId, kind, className, signal) {
   const query = { image_id: imageId, kind, format: "json" };
   if (className) query.class_name = className;
-  return (await get("heatmap", query, signal)).json();
+  return (await call("heatmap", { query, signal })).json();
 }
 
 /** The picture as the service sees it, for types that browsers cannot decode; its longest side is limited. */
 export async function getView(imageId, signal) {
   const query = { image_id: imageId, opacity: 0, legend: false, format: "webp" };
-  return (await get("heatmap", query, signal)).blob();
+  return (await call("heatmap", { query, signal })).blob();
 }
 
-/**
- * Send a picture. XMLHttpRequest, because fetch cannot tell how far an upload is.
- * @param {(share: number) => void} onProgress called with 0 to 1
- */
+/** @param {(share: number) => void} onProgress called with 0 to 1 */
 export function detect(file, query, onProgress, signal) {
+  return upload("detect", query, untyped(file), onProgress, signal);
+}
+
+/** What a file is, its bytes say, and not its name. */
+export function untyped(file) {
+  return new Blob([file], { type: "application/octet-stream" });
+}
+
+/** POST a body. XMLHttpRequest, because fetch cannot tell how far an upload is. */
+export function upload(path, query, body, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("POST", `detect?${new URLSearchParams(query)}`);
+    request.open("POST", `${path}?${new URLSearchParams(query)}`);
     for (const [name, value] of Object.entries(keyHeaders())) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
     request.onload = () =>
-      request.status === 200
+      request.status >= 200 && request.status < 300
         ? resolve(JSON.parse(request.responseText))
         : reject(toError(request.status, request.responseText, request.getResponseHeader("Retry-After")));
     request.onerror = () => reject(unreachable());
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal.addEventListener("abort", () => request.abort(), { once: true });
-    request.setRequestHeader("Content-Type", "application/octet-stream"); // what it is, the bytes say
-    request.send(file);
+    request.send(body);
   });
 }
 
-async function get(path, query, signal) {
+/** Any other call; an answer that is an error is thrown. */
+export async function call(path, { method = "GET", query = {}, signal } = {}) {
   let response;
   try {
-    response = await fetch(`${path}?${new URLSearchParams(query)}`, { headers: keyHeaders(), signal });
+    response = await fetch(`${path}?${new URLSearchParams(query)}`, { method, headers: keyHeaders(), signal });
   } catch (error) {
     throw error.name === "AbortError" ? error : unreachable();
   }
@@ -77,7 +84,8 @@ function keyHeaders() {
   return key ? { "X-API-Key": key } : {};
 }
 
-function unreachable() {
+/** Where no answer came, or half of one. */
+export function unreachable() {
   return new ApiError(
     0,
     "The service did not answer",

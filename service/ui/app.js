@@ -1,28 +1,24 @@
-/** The page: one picture at a time, asked about once; slider, classes and opacity work on the answer. */
+/** The page: one picture or scene at a time, asked about once; slider and classes work on the answer. */
 
 import { ApiError, detect, getModels } from "./api.js";
-import { classColor, describe } from "./boxes.js";
 import { renderPng, saveBlob, saveDocument, toCoco, toGeoJson, toJson } from "./downloads.js";
+import { listenForFiles } from "./inputs.js";
 import { HeatLayers } from "./layers.js";
 import { closeProblem, hideBusy, listenForMessages, say, showBusy, showProblem } from "./messages.js";
-import { DetectionList, Legend, showAnswer } from "./panel.js";
+import { showAnswer, showNotes } from "./panel.js";
 import { decodeFile, pictureFor } from "./picture.js";
-import { Viewer } from "./viewer.js";
+import { countOf, isAbove, Results } from "./results.js";
+import { endScene, retryScene, sendScene } from "./scene_api.js";
+import { offerScenes, saveSceneFile, showScene } from "./scene_panel.js";
+import { follow, grouped, isScene, loadObjects, MOST_DRAWN, sceneInAddress, setAddress } from "./scenes.js";
 
 const LOWEST_SCORE = 0.05; // asked for once; the slider goes no lower
 const MOST_DETECTIONS = 1500; // the service's own limit
 const LOADING_POLL_MS = 2000;
 
 const byId = (id) => document.getElementById(id);
-const viewer = new Viewer(byId("canvas"), {
-  onPick: (item) => select(item),
-  onZoom: (scale) => (byId("zoom").textContent = `${Math.round(scale * 100)} %`),
-});
-const legend = new Legend(byId("legend"), refresh);
-const list = new DetectionList(byId("list"), {
-  onSelect: (item) => (select(item), viewer.reveal(item)),
-  onOpen: (item) => (select(item), viewer.zoomTo(item)),
-});
+const results = new Results();
+const { viewer } = results;
 const layers = new HeatLayers({
   onHeat: (heat) => viewer.update({ heat }),
   onError: (error, again) => showProblem(error, error.code === "unknown-image" ? () => open(file) : again),
@@ -31,10 +27,11 @@ const layers = new HeatLayers({
 let loading = null; // promise of the model
 let model = null; // of GET /models, once it is loaded
 let file = null;
-let answer = null;
-let shown = []; // detections above the threshold, of classes that are not hidden
-let threshold = null; // null: the model's own, which may differ by class
+let name = ""; // of the file or scene at hand
+let answer = null; // of POST /detect, or
+let scene = null; // a job that is done
 let work = new AbortController(); // of the picture at hand: a new one cancels it
+let stop = null; // what the button beside the progress does
 
 // --- model ---------------------------------------------------------------------------------------------------------
 
@@ -60,11 +57,6 @@ async function waitForModel() {
   layers.offerClasses(model.classes);
 }
 
-function modelThreshold(label) {
-  const { threshold: common, class_thresholds: perClass } = model.postprocess;
-  return perClass[label] ?? common;
-}
-
 /** A model may have thresholds below ours; the slider starts at them, so the answer must reach down to them. */
 function lowestScore() {
   const { threshold: common, class_thresholds: perClass } = model.postprocess;
@@ -73,18 +65,30 @@ function lowestScore() {
 
 // --- a picture, from file to answer --------------------------------------------------------------------------------
 
-async function open(chosen) {
+function open(chosen) {
+  file = chosen;
+  setAddress(null);
+  return begin(chosen.name, isScene(chosen) ? sendAsScene : analyse, () => open(chosen));
+}
+
+/**
+ * Begin with another picture or scene; whatever still goes on for the last one ends.
+ * @param {(signal: AbortSignal) => Promise<void>} task
+ * @param {() => void} again begins once more after an error
+ */
+async function begin(title, task, again) {
   work.abort();
   work = new AbortController();
   const { signal } = work;
-  file = chosen;
+  name = title;
+  stop = cancel;
   reset();
   try {
-    await analyse(signal);
+    await task(signal);
   } catch (error) {
     if (signal.aborted) return;
     setState(viewer.picture ? "picture" : "empty");
-    showProblem(error, () => open(chosen));
+    showProblem(error, again);
   } finally {
     if (!signal.aborted) hideBusy();
   }
@@ -98,7 +102,9 @@ async function analyse(signal) {
   await loadModel();
   signal.throwIfAborted();
   const query = { threshold: lowestScore(), max_detections: MOST_DETECTIONS };
-  const found = await detect(file, query, showUpload, signal);
+  const onProgress = (share) => showUpload(share, "Looking for objects");
+  const found = await detect(file, query, onProgress, signal).catch(largeAsNull);
+  if (!found) return sendAsScene(signal);
   const picture = await pictureFor(found, decoded, signal);
   signal.throwIfAborted();
   if (picture !== decoded) showPicture(picture);
@@ -106,9 +112,15 @@ async function analyse(signal) {
   await layers.setPicture(found.image_id, signal);
 }
 
-function showUpload(share) {
+function largeAsNull(error) {
+  if (error.status === 413) return null;
+  throw error;
+}
+
+/** @param {string} next what goes on when all is sent */
+function showUpload(share, next) {
   if (share < 1) showBusy(`Sending ${file.name}, ${Math.round(share * 100)} %`, share);
-  else showBusy("Looking for objects");
+  else showBusy(next);
 }
 
 function showPicture(picture) {
@@ -117,28 +129,41 @@ function showPicture(picture) {
 }
 
 function showResult(found, picture) {
-  answer = found;
   const notes = [...found.notes];
   if (picture.fromService) {
     notes.push("The browser cannot show this file as it is: this is the service's view of it, perhaps coarser.");
   }
   showAnswer({ ...found, notes }, model);
-  legend.fill(found.detections);
-  list.fill(found.detections);
-  useModelThreshold();
-  setState("result");
+  answer = found;
+  showDetections(found.detections, lowestScore(), "picture");
   const seconds = (found.timing_ms.total / 1000).toFixed(2);
-  say(`${countOf(shown)} found in ${seconds} s, ${found.estimated_count.toFixed(1)} estimated.`);
+  say(`${countOf(results.shown)} found in ${seconds} s, ${found.estimated_count.toFixed(1)} estimated.`);
+}
+
+/** @param {"picture" | "scene" | "crowd"} kind a crowd is a scene of more objects than can be drawn */
+function showDetections(detections, lowest, kind) {
+  for (const part of document.querySelectorAll("[data-for]")) part.hidden = !part.dataset.for.split(" ").includes(kind);
+  results.fill(detections, lowest, model.postprocess);
+  setState("result");
 }
 
 function reset() {
   answer = null;
-  shown = [];
+  scene = null;
   layers.forget();
-  viewer.setPicture(null);
+  results.forget();
   closeProblem();
-  select(null);
   setState("empty");
+}
+
+/** Without a picture: what was there before is left. */
+function leave() {
+  work.abort();
+  hideBusy();
+  file = null;
+  name = "";
+  reset();
+  offerScenes();
 }
 
 function cancel() {
@@ -148,134 +173,133 @@ function cancel() {
   say("Cancelled.");
 }
 
-/** @param {"empty" | "picture" | "result"} state without a picture, with one, with an answer too */
+/** @param {"empty" | "waiting" | "picture" | "result"} state without a picture, before one, with one, with an answer */
 function setState(state) {
   const hadFocus = byId("empty").contains(document.activeElement);
   byId("main").dataset.state = state;
   byId("empty").hidden = state !== "empty";
-  for (const id of ["canvas", "tools", "choose-another"]) byId(id).hidden = state === "empty";
+  byId("choose-another").hidden = state === "empty";
+  for (const id of ["canvas", "tools"]) byId(id).hidden = state === "empty" || state === "waiting";
   byId("panel").hidden = state !== "result";
-  byId("canvas").setAttribute("aria-label", file ? `Picture ${file.name}` : "No picture yet");
-  if (hadFocus && state !== "empty") byId("canvas").focus(); // the button that had it is gone
+  byId("canvas").setAttribute("aria-label", name ? `Picture ${name}` : "No picture yet");
+  if (!hadFocus || state === "empty") return;
+  byId(state === "waiting" ? "choose-another" : "canvas").focus(); // the button that had it is gone
 }
 
-// --- what is shown -------------------------------------------------------------------------------------------------
+// --- a scene, from file or address to answer ------------------------------------------------------------------------
 
-/** Threshold or classes have changed: everything that depends on them follows, without a call. */
-function refresh() {
-  const above = answer.detections.filter((item) => item.score > (threshold ?? modelThreshold(item.label)));
-  shown = above.filter((item) => legend.isShown(item.class_id));
-  legend.count(above);
-  list.show(shown);
-  byId("shown").textContent = String(shown.length);
-  if (viewer.selected && !shown.includes(viewer.selected)) select(null);
-  viewer.update({ items: shown });
+async function sendAsScene(signal) {
+  showUpload(0);
+  await loadModel();
+  signal.throwIfAborted();
+  const query = { heat: byId("keep-heat").checked };
+  const job = await sendScene(file, query, (share) => showUpload(share, "Waiting for the service"), signal);
+  setAddress(job.id);
+  openScene(job.id);
 }
 
-function useModelThreshold() {
-  threshold = null;
-  byId("threshold").min = String(lowestScore());
-  byId("threshold").value = String(model.postprocess.threshold);
-  byId("threshold-value").textContent = `${model.postprocess.threshold.toFixed(2)} (model's own)`;
-  byId("own-threshold").disabled = true;
-  refresh();
+function openScene(id) {
+  return begin("scene", (signal) => watch(id, signal), () => openScene(id));
 }
 
-function moveThreshold() {
-  threshold = Number(byId("threshold").value);
-  byId("threshold-value").textContent = threshold.toFixed(2);
-  byId("own-threshold").disabled = false;
-  refresh();
+async function watch(id, signal) {
+  setState("waiting");
+  showBusy("Looking for the scene");
+  await loadModel();
+  stop = () => cancelScene(id);
+  const job = await follow(id, showPicture, signal);
+  stop = cancel;
+  name = job.name;
+  if (job.state === "done") return showFound(job, signal);
+  setState(viewer.picture ? "picture" : "empty");
+  const kept = `${grouped(job.tiles.done)} of ${grouped(job.tiles.total)} tiles are finished and kept.`;
+  const title = job.state === "failed" ? "The scene failed" : "The scene was cancelled";
+  showProblem(new ApiError(0, title, job.error ?? kept, { retryAfter: 0 }), () => retry(id));
 }
 
-function showClasses(isShown) {
-  legend.setAll(isShown);
-  refresh();
+async function showFound(job, signal) {
+  showBusy("Fetching the objects");
+  const isCrowd = job.objects > MOST_DRAWN;
+  const isOwn = (item) => isAbove(item, model.postprocess);
+  const found = isCrowd ? { items: [], lowest: LOWEST_SCORE } : await loadObjects(job, LOWEST_SCORE, isOwn, signal);
+  signal.throwIfAborted();
+  scene = job;
+  const crowd = `The page draws up to ${grouped(MOST_DRAWN)} objects; the files below have all of these.`;
+  showNotes([...job.notes, viewer.picture.note, isCrowd ? crowd : ""].filter(Boolean));
+  showScene(job, model);
+  showDetections(found.items, found.lowest, isCrowd ? "crowd" : "scene");
+  say(`${grouped(job.objects)} objects found in ${job.name}.`);
 }
 
-function select(item) {
-  viewer.update({ selected: item });
-  list.select(item);
-  byId("selected").hidden = item === null;
-  if (!item) return;
-  const { score, size, place } = describe(item);
-  byId("selected-swatch").style.setProperty("--class", classColor(item.class_id));
-  byId("selected-label").textContent = item.label;
-  byId("selected-score").textContent = score;
-  byId("selected-size").textContent = `${size} ${place}`;
-  say(`${item.label}, score ${score}, ${size}`);
+/** The scene's own events tell what comes of it. */
+function cancelScene(id) {
+  byId("cancel").disabled = true; // once more would delete it
+  endScene(id).catch((error) => {
+    byId("cancel").disabled = false;
+    showProblem(error);
+  });
 }
 
-function countOf({ length }) {
-  return length === 1 ? "1 object" : `${length} objects`;
+function retry(id) {
+  retryScene(id).then(() => openScene(id), (error) => showProblem(error, () => retry(id)));
+}
+
+function deleteScene() {
+  endScene(scene.id).then(() => (setAddress(null), leave()), (error) => showProblem(error, deleteScene));
+}
+
+async function saveScene(kind) {
+  const saving = new AbortController();
+  work.signal.addEventListener("abort", () => saving.abort(), { once: true });
+  stop = () => (saving.abort(), hideBusy());
+  const query = results.threshold === null ? {} : { threshold: results.threshold };
+  const classes = results.legend.shownNames();
+  if (classes) query.classes = classes.join(",");
+  await saveSceneFile(scene, kind, query, stem(), saving.signal);
+}
+
+/** The address names another scene, or none: somebody went back, or followed a link. */
+function followAddress() {
+  const id = sceneInAddress();
+  if (id) openScene(id);
+  else leave();
 }
 
 // --- ways in and out -----------------------------------------------------------------------------------------------
 
-function openFirst([first]) {
-  if (first) open(first);
-  else showProblem(new ApiError(0, "No picture in it", "Drop or paste the file itself: the service fetches no links."));
+function stem() {
+  return name.replace(/\.[^.]*$/, "") || "picture";
 }
 
-function listenForPictures() {
-  for (const id of ["choose", "choose-another"]) byId(id).addEventListener("click", () => byId("file").click());
-  byId("file").addEventListener("change", (event) => {
-    if (event.target.files.length) openFirst(event.target.files);
-    event.target.value = ""; // so that the same file can be chosen again
-  });
-  addEventListener("dragover", (event) => {
-    event.preventDefault();
-    byId("drop-cover").hidden = false;
-  });
-  addEventListener("dragleave", (event) => {
-    if (event.relatedTarget === null) byId("drop-cover").hidden = true; // it has left the window
-  });
-  addEventListener("drop", (event) => {
-    event.preventDefault();
-    byId("drop-cover").hidden = true;
-    openFirst(event.dataTransfer.files);
-  });
-  addEventListener("paste", (event) => {
-    if (event.target !== byId("key")) openFirst(event.clipboardData.files);
-  });
-}
-
-function listenForControls() {
-  const on = (id, event, action) => byId(id).addEventListener(event, action);
-  on("threshold", "input", moveThreshold);
-  on("threshold", "change", () => say(`${countOf(shown)} shown.`));
-  on("own-threshold", "click", useModelThreshold);
-  on("labels", "change", (event) => viewer.update({ labels: event.target.checked }));
-  on("all-classes", "click", () => showClasses(true));
-  on("no-classes", "click", () => showClasses(false));
-  on("opacity", "input", (event) => viewer.update({ opacity: Number(event.target.value) }));
-  on("zoom-in", "click", () => viewer.zoomBy(1.5));
-  on("zoom-out", "click", () => viewer.zoomBy(1 / 1.5));
-  on("fit", "click", () => viewer.fit());
-  on("deselect", "click", () => select(null));
-  on("cancel", "click", cancel);
+function savePng() {
+  const made = renderPng(viewer).then((blob) => saveBlob(blob, `${stem()}.boxes.png`));
+  made.catch((error) => showProblem(new ApiError(0, "No PNG was made", error.message)));
 }
 
 function listenForDownloads() {
-  const named = (ending) => `${file.name.replace(/\.[^.]*$/, "") || "picture"}${ending}`;
+  const named = (ending) => stem() + ending;
   const on = (id, action) => byId(id).addEventListener("click", action);
-  on("save-json", () => saveDocument(toJson(answer, shown), named(".json"), "application/json"));
-  on("save-geojson", () => saveDocument(toGeoJson(answer, shown), named(".geojson"), "application/geo+json"));
+  on("save-json", () => saveDocument(toJson(answer, results.shown), named(".json"), "application/json"));
+  on("save-geojson", () => saveDocument(toGeoJson(answer, results.shown), named(".geojson"), "application/geo+json"));
   on("save-coco", () => {
-    saveDocument(toCoco(answer, shown, model.classes, file.name), named(".coco.json"), "application/json");
+    saveDocument(toCoco(answer, results.shown, model.classes, file.name), named(".coco.json"), "application/json");
   });
-  on("save-png", () => {
-    const made = renderPng(viewer).then((blob) => saveBlob(blob, named(".boxes.png")));
-    made.catch((error) => showProblem(new ApiError(0, "No PNG was made", error.message)));
+  on("save-png", savePng);
+  on("scene-downloads", ({ target: { value } }) => {
+    if (value === "png") savePng();
+    else if (value) saveScene(value);
   });
 }
 
 function start() {
-  loadModel().catch((error) => showProblem(error, start));
+  const begun = sceneInAddress() ? openScene(sceneInAddress()) : loadModel().then(offerScenes);
+  begun.catch((error) => showProblem(error, start));
 }
 
 listenForMessages();
-listenForPictures();
-listenForControls();
+listenForFiles(open);
+addEventListener("hashchange", followAddress);
+byId("cancel").addEventListener("click", () => stop());
+byId("delete-scene").addEventListener("click", deleteScene);
 listenForDownloads();
 start();

@@ -4,6 +4,8 @@ const COLORS = [
   "#ff4d5e", "#2fb8ff", "#ffd23f", "#4be07b", "#ff8a2b", "#b98bff",
   "#ff74d4", "#17e0d0", "#c6f135", "#ffb9a6", "#93b6ff", "#f2f2f2",
 ];
+const MOST_LABELLED = 2000; // boxes in sight; among more there is no room for labels
+const LEAST_SIDE = 4; // canvas pixels; a smaller box is drawn as large as this, so that it can be seen
 const MOST_LABELS = 400; // more cannot be read on any screen, and each is tried against all others
 
 /** The colour of a class; beyond the list, hues that lie far apart. */
@@ -34,7 +36,8 @@ export function drawBoxes(context, items, view, style) {
   context.lineJoin = "round";
   for (const shape of others.toReversed()) strokeBox(context, shape, style.line); // best on top
   for (const shape of chosen) strokeChosen(context, shape, style.line);
-  drawLabels(context, style.labels ? [...chosen, ...others] : chosen, shapes, style);
+  const labelled = style.labels && shapes.length <= MOST_LABELLED ? [...chosen, ...others] : chosen;
+  drawLabels(context, labelled, shapes, style);
   context.restore();
 }
 
@@ -48,7 +51,15 @@ export function boxAt(items, x, y, reach) {
 
 function toShape(item, { scale, x, y }) {
   const [x1, y1, x2, y2] = item.box;
-  return { item, left: x1 * scale + x, top: y1 * scale + y, right: x2 * scale + x, bottom: y2 * scale + y };
+  const growX = Math.max(0, LEAST_SIDE - (x2 - x1) * scale) / 2;
+  const growY = Math.max(0, LEAST_SIDE - (y2 - y1) * scale) / 2;
+  return {
+    item,
+    left: x1 * scale + x - growX,
+    top: y1 * scale + y - growY,
+    right: x2 * scale + x + growX,
+    bottom: y2 * scale + y + growY,
+  };
 }
 
 function touches(shape, { width, height }) {

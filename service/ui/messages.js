@@ -11,11 +11,16 @@ export function say(text) {
   byId("status").textContent = text;
 }
 
-/** @param {number} [share] 0 to 1; without it, the bar says only that something goes on */
-export function showBusy(text, share) {
+/**
+ * @param {number} [share] 0 to 1; without it, the bar says only that something goes on
+ * @param {string} [figures] a second line
+ */
+export function showBusy(text, share, figures = "") {
   const isNew = byId("busy").hidden;
   byId("busy").hidden = false;
   byId("busy-text").textContent = `${text} …`;
+  byId("busy-figures").textContent = figures;
+  byId("busy-figures").hidden = !figures;
   if (share === undefined) byId("progress").removeAttribute("value");
   else byId("progress").value = share;
   if (isNew || share === undefined) say(text); // not every per cent
@@ -23,6 +28,7 @@ export function showBusy(text, share) {
 
 export function hideBusy() {
   byId("busy").hidden = true;
+  byId("cancel").disabled = false;
 }
 
 /**

@@ -2,10 +2,12 @@
 
 import { classColor, describe } from "./boxes.js";
 
+export const MOST_LISTED = 1500; // more rows than anyone walks through make the page slow
+
 const byId = (id) => document.getElementById(id);
 
 /** An element with properties and children; children that are strings become text. */
-function element(tag, properties = {}, ...children) {
+export function element(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
   node.append(...children);
   return node;
@@ -21,11 +23,10 @@ function swatch(classId) {
 export function showAnswer(answer, model) {
   byId("estimated").textContent = answer.estimated_count.toFixed(1);
   byId("queries").textContent = String(answer.query_count);
-  byId("notes").hidden = answer.notes.length === 0;
-  byId("notes").replaceChildren(...answer.notes.map((note) => element("li", {}, note)));
+  showNotes(answer.notes);
   showTiming(answer.timing_ms);
   const { query, input } = model;
-  const facts = {
+  showFacts({
     model: `${answer.model.name} ${answer.model.version}`,
     "sha256 of model.json": `${answer.model.sha256.slice(0, 16)}…`,
     "runs on": `${model.provider.replace("ExecutionProvider", "")}, ${model.precision}`,
@@ -33,7 +34,16 @@ export function showAnswer(answer, model) {
     "queries per picture": `${query.k_min} to ${query.k_max}`,
     "this picture": `${answer.width} × ${answer.height} px`,
     "image id": answer.image_id,
-  };
+  });
+}
+
+export function showNotes(notes) {
+  byId("notes").hidden = notes.length === 0;
+  byId("notes").replaceChildren(...notes.map((note) => element("li", {}, note)));
+}
+
+/** @param {Record<string, string>} facts values by their names */
+export function showFacts(facts) {
   const rows = Object.entries(facts).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]);
   byId("facts").replaceChildren(...rows);
 }
@@ -67,7 +77,7 @@ export class Legend {
       const count = element("span", { className: "count" });
       const name = element("span", { className: "name" }, label);
       const line = element("li", {}, element("label", {}, toggle, name, count));
-      this.lines.set(classId, { toggle, count, line });
+      this.lines.set(classId, { label, toggle, count, line });
     }
     this.list.replaceChildren(...[...this.lines.values()].map(({ line }) => line));
   }
@@ -78,6 +88,13 @@ export class Legend {
 
   isShown(classId) {
     return this.lines.get(classId).toggle.checked;
+  }
+
+  /** Names of the classes that are not hidden; null where none is. */
+  shownNames() {
+    const lines = [...this.lines.values()];
+    const shown = lines.filter(({ toggle }) => toggle.checked);
+    return shown.length === lines.length ? null : shown.map(({ label }) => label);
   }
 
   /** Counts above the threshold, of hidden classes too. */
@@ -91,7 +108,7 @@ export class Legend {
   }
 }
 
-/** A listbox of detections, best first. Rows are made once; the slider only hides and shows them. */
+/** A listbox of the best detections. Rows are made once; the slider only hides and shows them. */
 export class DetectionList {
   /**
    * @param {(item: object) => void} onSelect a row was reached by key
@@ -107,8 +124,8 @@ export class DetectionList {
   }
 
   fill(items) {
-    this.items = items;
-    this.rows = new Map(items.map((item, index) => [item, this.makeRow(item, index)]));
+    this.items = items.slice(0, MOST_LISTED);
+    this.rows = new Map(this.items.map((item, index) => [item, this.makeRow(item, index)]));
     this.list.replaceChildren(...this.rows.values());
     this.list.scrollTop = 0;
   }
@@ -125,7 +142,7 @@ export class DetectionList {
 
   show(items) {
     const shown = new Set(items);
-    this.shown = items;
+    this.shown = items.filter((item) => this.rows.has(item));
     for (const [item, row] of this.rows) row.hidden = !shown.has(item);
   }
 

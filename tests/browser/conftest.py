@@ -42,10 +42,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, client: httpx.Client) -> Iterator[Callable[..., Visit]]:
-    """Open the page in a tab of its own; keywords are Playwright's for a context."""
+    """Open the page in a tab of its own, of the shared service or another; keywords are Playwright's for a context."""
     contexts = []
 
-    def make(**options: Any) -> Visit:
+    def make(service: httpx.Client = client, path: str = "/", wait: bool = True, **options: Any) -> Visit:
         options = {"viewport": {"width": 1200, "height": 800}, "reduced_motion": "reduce", **options}
         contexts.append(browser.new_context(**options))
         visit = Visit(contexts[-1].new_page())
@@ -53,8 +53,9 @@ def visit(browser: Browser, client: httpx.Client) -> Iterator[Callable[..., Visi
         visit.page.on("request", lambda request: visit.requests.append(request))
         visit.page.on("console", lambda message: visit.complaints.append(f"{message.type}: {message.text}"))
         visit.page.on("pageerror", lambda error: visit.complaints.append(f"error: {error}"))
-        visit.page.goto(str(client.base_url))
-        visit.page.wait_for_selector("#classes-hint:not([hidden])")
+        visit.page.goto(f"{service.base_url}{path}")
+        if wait:  # until the model is there
+            visit.page.wait_for_selector("#classes-hint:not([hidden])", state="attached")
         return visit
 
     yield make
