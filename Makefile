@@ -53,6 +53,7 @@ lock: .venv-uv/.ready ## write requirements/*.txt from pyproject.toml; ARGS=--up
 	$(COMPILE) $(ARGS) pyproject.toml --extra serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt
 	$(COMPILE) $(ARGS) benchmarks/requirements-peers.in -c requirements/dev.txt -o benchmarks/requirements-peers.txt
 	$(COMPILE) $(ARGS) benchmarks/requirements-serving.in -c requirements/dev.txt -o benchmarks/requirements-serving.txt
+	$(COMPILE) $(ARGS) benchmarks/requirements-scenes.in -c requirements/dev.txt -o benchmarks/requirements-scenes.txt
 	$(COMPILE) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) $(ARGS) --group uv -o requirements/uv.txt
 

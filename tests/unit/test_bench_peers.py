@@ -175,7 +175,7 @@ def test_sessions_have_the_options_of_the_service(model_dir: Path, monkeypatch: 
     monkeypatch.setattr(ort, "InferenceSession", spy)
     graph = model_dir / "encoder.onnx"
     open_session(graph, threads=3)
-    service_engine._open_session("encoder.onnx", {"encoder.onnx": graph.read_bytes()}, "CPUExecutionProvider", 3)
+    service_engine._open_session("encoder.onnx", graph.read_bytes(), [("CPUExecutionProvider", {})], 3)
     ours, theirs = seen
     assert ours == theirs
     assert ours[0]["intra_op_num_threads"] == 3
@@ -235,7 +235,11 @@ def requirements(path: str) -> str:
 
 @pytest.mark.parametrize(
     ("file", "peers"),
-    [("requirements-peers.txt", {"ultralytics", "transformers"}), ("requirements-serving.txt", {"litserve", "ray"})],
+    [
+        ("requirements-peers.txt", {"ultralytics", "transformers"}),
+        ("requirements-serving.txt", {"litserve"}),
+        ("requirements-scenes.txt", {"sahi"}),
+    ],
 )
 def test_the_environment_of_the_peers_is_pinned_hashed_and_of_the_versions_that_we_run(
     file: str, peers: set[str]
