@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.scene_accuracy import Look, accuracy, read_found, read_objects
@@ -77,21 +78,21 @@ def _version(python: Path) -> str:
 
 
 def ray_is_there() -> bool:
-    """Whether `detect` has the engine, and its library is installed."""
+    """Whether `detect` has the engine."""
     command = [sys.executable, "-m", "service", "detect", "--help"]
     told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     return "--engine" in told
 
 
 def measure_workers(bench: SceneBench, side: int, numbers: Sequence[int] = (1, 2)) -> Workers:
-    """`detect --engine ray` with each number of workers, by turns."""
+    """`detect --engine ray` with each number of workers, which are its lanes, by turns."""
     bench.say(f"-- workers: {side:,} px")
     before, scene = os.getloadavg()[0], bench.mosaic(side)
     runs: dict[int, list[Run]] = {number: [] for number in numbers}
     for _ in range(bench.rounds):
         for number in numbers:
             out = fresh(bench.work / "workers" / f"{number}.gpkg")
-            command = bench.detect(scene, out, "--engine", "ray", "--workers", str(number))
+            command = replace(bench, lanes=number).detect(scene, out, "--engine", "ray")
             runs[number].append(run(command, state_of(out), bench.work / "workers.log"))
             bench.say(f"   {number} workers: {runs[number][-1].wall_seconds:.0f} s")
     return Workers(provenance=bench.provenance, load=(before, os.getloadavg()[0]), side=side, runs=runs)

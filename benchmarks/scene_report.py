@@ -214,7 +214,7 @@ def _crashes_section(part: Crashes) -> Iterator[str]:
 
 def _workers_section(part: Workers) -> Iterator[str]:
     megapixels = part.side**2 / 1e6
-    yield f"{part.side:,} x {part.side:,} px, one lane of one thread a worker."
+    yield f"{part.side:,} x {part.side:,} px, one thread a worker; whole processes, Ray's start included."
     yield ""
     yield "| workers | MP/s |"
     yield "|--:|--:|"

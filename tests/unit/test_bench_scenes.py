@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import scenes
 from benchmarks.scene_accuracy import Look, accuracy, double_pairs, read_found
 from benchmarks.scene_crash import is_writing, plan_lives, tiles_done
 from benchmarks.scene_figures import (
@@ -38,6 +39,7 @@ MEASURED: dict[str, Any] = {
     "load": (0.1, 2.0),
 }
 CLASSES = ("ship", "vehicle")
+SHIPPED = Path(__file__).resolve().parents[2] / "service" / "models" / "nano-nwpu" / "3"
 
 
 def a_run(wall: float = 10, peak_mb: float = 400) -> Run:
@@ -154,6 +156,16 @@ def test_figures_survive_their_file(tmp_path: Path) -> None:
     figures = SceneFigures(seams=seams(), workers=workers(6))
     figures.write(tmp_path / "figures.json")
     assert SceneFigures.read(tmp_path / "figures.json") == figures
+
+
+def test_without_the_engine_workers_are_left_out_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scenes, "ray_is_there", lambda: False)
+    given = [str(SHIPPED), "--data", "none.json", "--work", str(tmp_path), "--json", str(tmp_path / "figures.json")]
+    scenes.main([*given, "--only", "workers"])
+    assert "workers: left out, as `python -m service detect` has no --engine" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_group_is_scored_by_its_own_objects() -> None:
