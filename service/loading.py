@@ -17,14 +17,19 @@ class LoadedModel(NamedTuple):
     predictor: Predictor
 
 
+def find_model(settings: Settings) -> ModelFolder:
+    """Find and verify the model that the settings name. Raises ModelFolderError."""
+    path = find_model_folder(settings.models, settings.model)
+    return load_model_folder(path, settings.precision, settings.provider)
+
+
 def load_model(settings: Settings) -> LoadedModel:
     """Find, verify, load and warm up the model that the settings name.
 
     Raises:
         ModelFolderError, EngineLoadError, ServiceError.
     """
-    path = find_model_folder(settings.models, settings.model)
-    folder = load_model_folder(path, settings.precision, settings.provider)
+    folder = find_model(settings)
     threads = settings.threads or settings.cores
     on_trial = settings.provider == "tensorrt"  # which answers nobody before it has been tried: see `TrialEngine`
     engine = OnnxEngine(folder, "cuda" if on_trial else settings.provider, threads)

@@ -12,7 +12,7 @@ from model.detector import Detector
 from training.data.samples import Targets
 
 # Fixtures that several folders of tests share.
-pytest_plugins = ["both_clients", "redis_server", "toy_service"]
+pytest_plugins = ["both_clients", "ray_cluster", "redis_server", "toy_service"]
 
 TINY = DetectorConfig(
     classes=("plane", "ship", "tank"),

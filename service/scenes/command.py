@@ -5,23 +5,28 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Event
 from types import FrameType
 
 from service.detections import DetectionOptions
 from service.engines.onnx import EngineLoadError
 from service.errors import ServiceError
-from service.loading import load_model
+from service.loading import find_model, load_model
 from service.manifest import Manifest, ModelFolderError
-from service.scenes.detecting import Detector, Done
+from service.scale_out.cluster import ClusterError, connected
+from service.scenes.detecting import Detector, Done, Scan
 from service.scenes.options import DetectOptions
 from service.scenes.outputs import Outputs, Task, UsageError, plan_tasks
-from service.scenes.recipe import SceneRequest
+from service.scenes.recipe import SceneModel, SceneRequest
 from service.scenes.request_text import read_bands, read_resolution, read_scaling
+from service.scenes.scan import scan_scene
 from service.scenes.tile_table import OtherSceneError
 from service.settings import Settings
 
 SOME_FAILED, USAGE, INTERRUPTED = 1, 2, 130
+# A killed run holds its last tiles so long; a scene that has only these left waits for them.
+_LEASE_SECONDS = 10.0
 
 
 def detect(given: DetectOptions, settings: Settings, arguments: Sequence[str]) -> int:
@@ -33,20 +38,35 @@ def detect(given: DetectOptions, settings: Settings, arguments: Sequence[str]) -
     try:
         tasks = plan_tasks(given.inputs, Outputs(given.out, given.format, given.heat, given.preview))
         _refuse_begun(tasks, given.resume)
-        predictor = load_model(settings).predictor
-        request = _request(given, predictor.manifest)
-        options = _options(given, predictor.manifest, request.floor)
-    except (UsageError, ModelFolderError, EngineLoadError, ServiceError) as error:
+        with _engine(given, settings) as (model, scan):
+            request = _request(given, model.manifest)
+            options = _options(given, model.manifest, request.floor)
+            with _signals_stop() as stop:
+                failed = _work(Detector(model, scan, request, options, stop), tasks, given.resume)
+    except (UsageError, ModelFolderError, EngineLoadError, ClusterError, ServiceError) as error:
         print(error, file=sys.stderr)
         return USAGE
-    with _signals_stop() as stop:
-        detector = Detector(predictor, request, options, given.lanes, stop)
-        failed = _work(detector, tasks, given.resume)
     if failed is None:
         line = shlex.join(["python", "-m", "service", *arguments, *([] if given.resume else ["--resume"])])
         print(f"interrupted; what is finished is kept. Go on with: {line}", file=sys.stderr)
         return INTERRUPTED
     return SOME_FAILED if failed else 0
+
+
+@contextmanager
+def _engine(given: DetectOptions, settings: Settings) -> Iterator[tuple[SceneModel, Scan]]:
+    match given.engine:
+        case "local":
+            if given.ray_address is not None:
+                raise UsageError("--ray-address: add --engine ray, or leave it out")
+            predictor = load_model(settings).predictor
+            yield predictor, partial(scan_scene, detect=predictor.run, lanes=given.lanes, lease_seconds=_LEASE_SECONDS)
+        case "ray":
+            model = find_model(settings)
+            with connected(given.ray_address, given.lanes):
+                from service.scale_out.scan import RayScan  # with Ray, which may be absent
+
+                yield model, RayScan(settings, given.lanes)
 
 
 def _work(detector: Detector, tasks: Sequence[Task], resume: bool) -> int | None:

@@ -1,29 +1,32 @@
 """One input from file to results, in this process: scan what is not yet scanned, put together, write."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event
+from typing import Protocol
 
 from service.detections import DetectionOptions
 from service.merging import Merged, TileBoxes, merge_tiles
-from service.predictor import Predictor
 from service.scenes.heat_raster import write_heat_raster
 from service.scenes.outputs import Task
 from service.scenes.overview import read_overview
 from service.scenes.payload import TileHeat, unpack
 from service.scenes.preview import SIDE, write_preview
 from service.scenes.progress import Progress
-from service.scenes.recipe import Scene, SceneRequest, prepare_scene
+from service.scenes.recipe import Scene, SceneModel, SceneRequest, prepare_scene
 from service.scenes.results import select_objects, write_result
-from service.scenes.scan import scan_scene
+from service.scenes.scan import Finished
 from service.scenes.scene_info import SceneInfo
 from service.scenes.tile_table import OtherSceneError, TileTable
 from service.scenes.whole_file import remove_with_companions
 from service.schemas import ModelName
 
-# A killed run holds its last tiles so long; a scene that has only these left waits for them.
-_LEASE_SECONDS = 10.0
+
+class Scan(Protocol):
+    """Works until every tile of a scene is in its table, or `stop` is set; whether the scene is complete."""
+
+    def __call__(self, scene: Scene, table: TileTable, *, stop: Event, report: Callable[[Finished], None]) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,14 @@ class Detector:
     """Works on scenes with one model.
 
     Attributes:
-        lanes: tiles at once.
+        scan: fills the table of a scene.
         stop: ends the work; what was found so far is kept.
     """
 
-    predictor: Predictor
+    model: SceneModel
+    scan: Scan
     request: SceneRequest
     options: DetectionOptions
-    lanes: int
     stop: Event
 
     def run(self, task: Task) -> Done | None:
@@ -57,8 +60,9 @@ class Detector:
         Raises:
             ServiceError: it cannot be read, worked on or written.
         """
-        scene = prepare_scene(task.source, self.request, self.predictor)
-        info = SceneInfo.of(scene, task.source.name, self.predictor.manifest.classes, ModelName.of(self.predictor))
+        scene = prepare_scene(task.source, self.request, self.model)
+        name = ModelName(name=self.model.manifest.name, version=self.model.manifest.version, sha256=self.model.sha256)
+        info = SceneInfo.of(scene, task.source.name, self.model.manifest.classes, name)
         task.state.parent.mkdir(parents=True, exist_ok=True)
         table = TileTable(task.state)
         try:
@@ -76,14 +80,13 @@ class Detector:
         except OtherSceneError as error:
             raise OtherSceneError(f"{task.state} was {error}; delete it to begin anew") from error
         with Progress(task.source.name, table.counts(), scene.width * scene.height / 1e6, sys.stderr) as progress:
-            run, report = self.predictor.run, progress.report
-            return scan_scene(scene, table, run, self.lanes, self.stop, report, _LEASE_SECONDS)
+            return self.scan(scene, table, stop=self.stop, report=progress.report)
 
     def _write(self, task: Task, scene: Scene, info: SceneInfo, table: TileTable) -> int:
         """Write all that was asked for, the result last; returns the number of objects."""
         if task.heat is not None:
             heat = ((number, found) for number, (_, found) in _tiles(table))
-            write_heat_raster(task.heat, info, scene.plan, self.predictor.manifest.strides[0], heat)
+            write_heat_raster(task.heat, info, scene.plan, self.model.manifest.strides[0], heat)
         if task.preview is not None:
             overview = read_overview(scene.path, scene.request.raster, scene.pad_value, SIDE)
             objects = (select_objects(found, info, self.options) for found in _objects(scene, table))

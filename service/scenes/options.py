@@ -5,6 +5,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from service.scenes.kinds import RESULT_KINDS, ResultKind
 
@@ -26,6 +27,8 @@ class DetectOptions:
     preview: Path | None
     resume: bool
     lanes: int
+    engine: Literal["local", "ray"]
+    ray_address: str | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preview", type=Path, metavar="PATH", help="a small picture with boxes, as PNG; or a folder")
     add("--resume", action="store_true", help="go on where an earlier run ended; finished inputs are left alone")
     add("--lanes", type=_count, default=len(os.sched_getaffinity(0)), help="tiles worked on at once; else one a core")
+    add("--engine", choices=("local", "ray"), default="local", help="threads of this process, or processes of Ray's")
+    add(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of a running cluster, or auto; else one is started for this run",
+    )
 
 
 def _names(text: str) -> list[str]:

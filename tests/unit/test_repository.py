@@ -17,6 +17,7 @@ STAGES = ("model", "training", "export", "service")
 REQUIREMENTS = ("build", "dev", "ray", "serve", "serve-gpu", "uv")
 EXTRAS = {
     "serve": ("service",),
+    "ray": ("service/scale_out",),
     "client": ("service/client", "service/bench/chart.py"),
     "train": ("training", "model"),
     "export": ("export", "model"),
