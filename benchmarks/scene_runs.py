@@ -80,7 +80,8 @@ class SceneBench:
 def fresh(path: Path) -> Path:
     """A place for a result, where nothing of an earlier run is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for old in path.parent.glob(f"*{glob.escape(path.stem)}*"):  # with the state, and what was written in part
+    stem = glob.escape(path.stem)
+    for old in [*path.parent.glob(f"{stem}.*"), *path.parent.glob(f".{stem}.part*")]:  # with the state
         old.unlink()
     return path
 

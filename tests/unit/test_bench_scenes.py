@@ -286,10 +286,10 @@ def test_finished_tiles_are_counted_without_touching_the_table(tmp_path: Path) -
 
 
 def test_a_fresh_place_has_no_state_and_nothing_half_written(tmp_path: Path) -> None:
-    for name in ("boxes.gpkg", "boxes.gpkg.state-wal", ".boxes.part.gpkg", "other.gpkg"):
+    for name in ("boxes.gpkg", "boxes.gpkg.state-wal", ".boxes.part.gpkg", "boxes, batched.gpkg"):
         (tmp_path / name).touch()
     assert fresh(tmp_path / "boxes.gpkg") == tmp_path / "boxes.gpkg"
-    assert [path.name for path in tmp_path.iterdir()] == ["other.gpkg"]
+    assert [path.name for path in tmp_path.iterdir()] == ["boxes, batched.gpkg"]
 
 
 def test_pauses_do_not_count_in_the_time_of_a_run(tmp_path: Path) -> None:
