@@ -1,7 +1,9 @@
 """A Ray cluster of a test's own: one machine, the loopback, room for two actors, a token."""
 
+import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -35,9 +37,9 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         environment.setenv("PYTHONPATH", str(ROOT))
         process, address = _start(folder)
         yield address
-        process.terminate()
+        os.killpg(process.pid, signal.SIGKILL)  # on SIGTERM Ray waits, for minutes at times, until all is drained
         process.communicate()
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # processes that outlive it by a second still write logs
 
 
 def _start(folder: str) -> tuple[subprocess.Popen[str], str]:
@@ -47,7 +49,11 @@ def _start(folder: str) -> tuple[subprocess.Popen[str], str]:
         start = ["-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}"]
         where = ["--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}", "--include-dashboard=false"]
         process = subprocess.Popen(
-            [sys.executable, *start, *where], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, *start, *where],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
         assert process.stdout is not None
         for line in process.stdout:
