@@ -10,6 +10,7 @@ from service.client.pictures import Picture, PictureError
 from service.client.problems import HeatqueryError, ProblemError, UnexpectedAnswerError, UnreachableError
 from service.client.results import Detection, Detections, Document, HeatValues, ImageId, ModelInfo, ModelName
 from service.client.retries import RetryPolicy
+from service.client.scenes import Scene, SceneFailedError
 
 __all__ = [
     "AsyncClient",
@@ -27,6 +28,8 @@ __all__ = [
     "PictureResult",
     "ProblemError",
     "RetryPolicy",
+    "Scene",
+    "SceneFailedError",
     "UnexpectedAnswerError",
     "UnreachableError",
 ]

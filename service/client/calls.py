@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 import httpx
@@ -9,11 +10,17 @@ import httpx
 from service.client.pictures import Picture, read_picture
 from service.client.problems import UnexpectedAnswerError
 from service.client.results import Detections, Document, HeatValues, ImageId, ModelInfo
+from service.client.retries import Repeats
+from service.client.scenes import Download, Scene, SceneFile, SceneFormat, SceneOptions, SceneResultOptions
 
 DetectFormat = Literal["json", "geojson", "coco", "supervision", "labelstudio", "yolo"]
 ImageFormat = Literal["png", "webp"]
 HeatKind = Literal["mixed", "class", "bbox", "density", "mask"]
 T = TypeVar("T")
+_BYTES = "application/octet-stream"
+_AGAIN = Repeats()
+_ONCE = Repeats(if_broken=False)
+_ASK_AGAIN = Repeats(statuses=(429, 503, 504))  # what is made of a large scene may take longer than one call
 
 
 class DetectOptions(TypedDict, total=False):
@@ -57,13 +64,21 @@ class DrawOptions(HeatOptions, total=False):
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One call of the service; `read` turns its answer into the result."""
+    """One call of the service; `read` turns its answer into the result.
 
-    method: Literal["GET", "POST"]
+    Attributes:
+        file: sent as the part `file` of a form.
+        download: takes the body of an answer that is no error, as it comes.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     read: Callable[[httpx.Response], T]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     content: bytes | None = None
+    file: SceneFile | None = None
+    download: Download | None = None
+    repeats: Repeats = _AGAIN
 
     def request(self, client: httpx.Client | httpx.AsyncClient, timeout: float) -> httpx.Request:
         """The request of one try; the service finds out the image type from the content."""
@@ -72,7 +87,8 @@ class Call(Generic[T]):
             self.path,
             params=self.parameters,
             content=self.content,
-            headers={} if self.content is None else {"Content-Type": "application/octet-stream"},
+            files=None if self.file is None else {"file": (Path(str(self.file.name)).name, self.file, _BYTES)},
+            headers={} if self.content is None else {"Content-Type": _BYTES},
             timeout=timeout,
         )
 
@@ -122,6 +138,42 @@ def models_call() -> Call[list[ModelInfo]]:
     return Call("GET", "/models", lambda response: [ModelInfo.from_document(entry) for entry in response.json()])
 
 
+def submit_scene_call(file: SceneFile, options: SceneOptions) -> Call[Scene]:
+    """POST /scenes; once it may have been taken, it is not sent again."""
+    return Call("POST", "/scenes", _scene, _given(options), file=file, repeats=_ONCE)
+
+
+def scene_call(scene_id: str) -> Call[Scene]:
+    """GET /scenes/{id}."""
+    return Call("GET", f"/scenes/{scene_id}", _scene)
+
+
+def scenes_call() -> Call[list[Scene]]:
+    """GET /scenes."""
+    return Call("GET", "/scenes", lambda response: [Scene.from_document(entry) for entry in response.json()])
+
+
+def download_scene_call(
+    scene_id: str, kind: SceneFormat, options: SceneResultOptions, download: Download
+) -> Call[None]:
+    """GET /scenes/{id}/result, or its heat."""
+    if kind == "heat":
+        path, parameters = f"/scenes/{scene_id}/heat.tif", {}
+    else:
+        path, parameters = f"/scenes/{scene_id}/result", {**_given(options), "format": kind}
+    return Call("GET", path, _nothing, parameters, download=download, repeats=_ASK_AGAIN)
+
+
+def retry_scene_call(scene_id: str) -> Call[Scene]:
+    """POST /scenes/{id}/retry."""
+    return Call("POST", f"/scenes/{scene_id}/retry", _scene, repeats=_ONCE)
+
+
+def delete_scene_call(scene_id: str) -> Call[None]:
+    """DELETE /scenes/{id}; a second one would delete what the first has cancelled."""
+    return Call("DELETE", f"/scenes/{scene_id}", _nothing, repeats=_ONCE)
+
+
 def _heat_call(
     picture: Picture | ImageId, parameters: Mapping[str, Any], read: Callable[[httpx.Response], T]
 ) -> Call[T]:
@@ -136,6 +188,14 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given.get("classes", ""), str):
         given["classes"] = list(given["classes"])
     return given
+
+
+def _scene(response: httpx.Response) -> Scene:
+    return Scene.from_document(response.json())
+
+
+def _nothing(response: httpx.Response) -> None:
+    """The status has said it all, or the body is in a file."""
 
 
 def _check_ready(response: httpx.Response) -> None:

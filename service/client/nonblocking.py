@@ -1,8 +1,10 @@
 """The client for programs on asyncio."""
 
 import asyncio
+import os
 from asyncio import sleep
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar, Unpack
 
@@ -15,12 +17,18 @@ from service.client.calls import (
     DrawOptions,
     HeatOptions,
     ImageFormat,
+    delete_scene_call,
     detect_call,
     detect_format_call,
+    download_scene_call,
     heat_values_call,
     heatmap_call,
     models_call,
     ready_call,
+    retry_scene_call,
+    scene_call,
+    scenes_call,
+    submit_scene_call,
 )
 from service.client.connection import client_options, ready_policy, said_not_ready
 from service.client.many import PictureResult, Progress, Window, check_concurrency
@@ -28,6 +36,16 @@ from service.client.pictures import Picture
 from service.client.problems import HeatqueryError
 from service.client.results import Detections, Document, HeatValues, ImageId, ModelInfo
 from service.client.retries import Answered, Outcome, RetryPolicy, Send, Wait, pursue
+from service.client.scenes import (
+    BytesProgress,
+    Download,
+    Scene,
+    SceneFile,
+    SceneFormat,
+    SceneOptions,
+    SceneResultOptions,
+    is_done,
+)
 
 T = TypeVar("T")
 
@@ -115,6 +133,71 @@ class AsyncClient:
         """The numbers behind a heat map."""
         return await self._run(await asyncio.to_thread(heat_values_call, picture, options))
 
+    async def submit_scene(
+        self, path: str | os.PathLike[str], *, progress: BytesProgress | None = None, **options: Unpack[SceneOptions]
+    ) -> Scene:
+        """Send a picture of any size as a job, in pieces.
+
+        Args:
+            path: of a GeoTIFF, JPEG or PNG.
+            progress: called with the bytes sent and their number.
+        """
+        with SceneFile(path, progress) as file:
+            return await self._run(submit_scene_call(file, options))
+
+    async def scene(self, scene_id: str) -> Scene:
+        """How far a scene is."""
+        return await self._run(scene_call(scene_id))
+
+    async def scenes(self) -> list[Scene]:
+        """All scenes, the newest first; where callers have keys, those that came with this one."""
+        return await self._run(scenes_call())
+
+    async def wait_for_scene(
+        self, scene_id: str, *, progress: Callable[[Scene], None] | None = None, interval: float = 1.0
+    ) -> Scene:
+        """Ask every `interval` seconds until a scene is done.
+
+        Args:
+            progress: called with each answer.
+        Raises:
+            SceneFailedError: it failed, or was cancelled.
+        """
+        while True:
+            scene = await self.scene(scene_id)
+            if progress is not None:
+                progress(scene)
+            if is_done(scene):
+                return scene
+            await sleep(interval)
+
+    async def download_scene(
+        self,
+        scene_id: str,
+        path: str | os.PathLike[str],
+        format: SceneFormat = "geojson",
+        *,
+        progress: BytesProgress | None = None,
+        **options: Unpack[SceneResultOptions],
+    ) -> Path:
+        """Write what was found in a scene that is done to a file, which appears when it is whole.
+
+        Args:
+            format: "heat" is the GeoTIFF of a scene that was sent with `heat=True`.
+            progress: called with the bytes received, and their number if known.
+        """
+        with Download(path, progress) as download:
+            await self._run(download_scene_call(scene_id, format, options, download))
+        return download.path
+
+    async def retry_scene(self, scene_id: str) -> Scene:
+        """Let a scene that failed or was cancelled go on from its last finished tile."""
+        return await self._run(retry_scene_call(scene_id))
+
+    async def delete_scene(self, scene_id: str) -> None:
+        """Cancel a scene that waits or is worked on; delete one that has ended, with its results."""
+        await self._run(delete_scene_call(scene_id))
+
     async def models(self) -> list[ModelInfo]:
         """What is loaded; empty before the service is ready."""
         return await self._run(models_call())
@@ -136,7 +219,7 @@ class AsyncClient:
         await self._run(ready_call(), ready_policy(timeout))
 
     async def _run(self, call: Call[T], policy: RetryPolicy | None = None) -> T:
-        steps = pursue(policy or self.retries)
+        steps = pursue(policy or self.retries, call.repeats)
         outcome: Outcome | None = None
         while True:
             match steps.send(outcome):
@@ -150,6 +233,16 @@ class AsyncClient:
 
     async def _send(self, call: Call[T], timeout: float) -> Outcome:
         try:
-            return await self._http.send(call.request(self._http, timeout))
+            response = await self._http.send(call.request(self._http, timeout), stream=True)
+            try:
+                if call.download is None or response.is_error:
+                    await response.aread()
+                else:
+                    call.download.begin(response)
+                    async for data in response.aiter_bytes():
+                        call.download.write(data)
+            finally:
+                await response.aclose()
+            return response
         except httpx.TransportError as error:
             return error

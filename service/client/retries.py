@@ -1,7 +1,7 @@
 """When a call is sent, and sent again: the rules alone, without any input, output or waiting of their own.
 
-Every call of the client may be sent twice without harm. A call is repeated where the service asks for it (429 and
-503), where no connection came about, and once where one broke; nothing else is, because it would fail again.
+A call is repeated where the service asks for it (429 and 503), where no connection came about, and once where one
+broke, if it may be sent twice without harm; nothing else is, because it would fail again.
 """
 
 from collections.abc import Generator
@@ -17,7 +17,6 @@ import httpx
 
 from service.client.problems import HeatqueryError, UnreachableError, read_problem
 
-_REPEATED_STATUSES = (429, 503)
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
 _BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError)
 
@@ -50,6 +49,19 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """After what a call is sent again.
+
+    Attributes:
+        statuses: of answers.
+        if_broken: after a connection that broke, when nobody knows whether the service has carried it out.
+    """
+
+    statuses: tuple[int, ...] = (429, 503)
+    if_broken: bool = True
+
+
+@dataclass(frozen=True)
 class Send:
     """Send the request, and wait at most `timeout` seconds for each next byte."""
 
@@ -74,7 +86,7 @@ Outcome = httpx.Response | httpx.TransportError
 Step = Send | Wait | Answered
 
 
-def pursue(policy: RetryPolicy) -> Generator[Step, Outcome | None, None]:
+def pursue(policy: RetryPolicy, repeats: Repeats) -> Generator[Step, Outcome | None, None]:
     """The steps of one call: its driver carries out each step, and sends in what came of a `Send`.
 
     Raises:
@@ -91,7 +103,7 @@ def pursue(policy: RetryPolicy) -> Generator[Step, Outcome | None, None]:
             yield Answered(outcome)
             return
         breaks += isinstance(outcome, _BROKEN) and not isinstance(outcome, _NOT_CONNECTED)
-        error, wait = _failure(outcome), None if breaks > 1 else _wait(policy, outcome, tried)
+        error, wait = _failure(outcome), None if breaks > repeats.if_broken else _wait(policy, repeats, outcome, tried)
         spent = monotonic() - begun
         if wait is None or tried == policy.tries or spent + wait >= policy.deadline:
             _tell_effort(error, tried, spent, wait)
@@ -117,11 +129,11 @@ def _hint(failure: httpx.TransportError) -> str:
     return f"the connection broke, with {length:,} bytes to send; a service that takes fewer may end it like this"
 
 
-def _wait(policy: RetryPolicy, outcome: Outcome, tried: int) -> float | None:
+def _wait(policy: RetryPolicy, repeats: Repeats, outcome: Outcome, tried: int) -> float | None:
     """Seconds to wait before the next try; None where there must be none."""
     jitter = uniform(0, min(policy.longest_wait, policy.first_wait * 2 ** min(tried - 1, 30)))
     if isinstance(outcome, httpx.Response):
-        if outcome.status_code not in _REPEATED_STATUSES:
+        if outcome.status_code not in repeats.statuses:
             return None
         asked = read_retry_after(outcome.headers.get("Retry-After", "")) if policy.heed_retry_after else 0.0
         return asked + jitter

@@ -59,10 +59,11 @@ def address(tmp_path_factory: pytest.TempPathFactory, toy_graphs: dict[str, byte
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_scene: Callable[..., Image.Image]) -> Path:
-    """A folder with a picture.jpg, made the current one."""
+    """A folder with a picture.jpg and a mosaic.tif, made the current one."""
     folder = tmp_path / "work"
     folder.mkdir()
     draw_scene(320, 240, (64, 64, 64, "red"), (192, 128, 64, "blue")).save(folder / "picture.jpg", quality=95)
+    draw_scene(600, 400, (32, 32, 32, "red"), (384, 256, 32, "blue")).save(folder / "mosaic.tif")
     monkeypatch.chdir(folder)
     return folder
 
@@ -74,6 +75,7 @@ def test_python_blocks_run_in_the_order_of_the_page(page: str, address: str, wor
         if block.page == page and block.language == "python" and not block.marks:
             code = "\n" * block.line + block.text.replace(ADDRESS, address)  # so that a traceback names the line
             exec(compile(code, PAGES / page, "exec"), namespace)
+    namespace["client"].close()  # as pages need not, whose programs end
 
 
 @pytest.mark.parametrize("block", SHELL_BLOCKS, ids=lambda block: f"{block.page}-{block.line}")
