@@ -77,12 +77,13 @@ def test_a_killed_driver_is_gone_on_with(
 ) -> None:
     out, ray = tmp_path / "killed.csv", ["--engine", "ray", "--ray-address", ray_cluster, "--lanes", "1"]
     command = ["detect", str(scene), "--out", str(out), "--models", str(toy_models), *ray]
-    driver = subprocess.Popen([sys.executable, "-m", "service", *command])
-    while finished_tiles(out) < 10:
-        assert driver.poll() is None
-        time.sleep(0.01)
-    driver.kill()
-    driver.wait()
+    with subprocess.Popen([sys.executable, "-m", "service", *command]) as driver:
+        try:
+            while finished_tiles(out) < 10:
+                assert driver.poll() is None
+                time.sleep(0.01)
+        finally:
+            driver.kill()
     assert 10 <= finished_tiles(out) < 100
     assert detect(scene, "--out", out, "--resume", *ray) == 0
     assert detect(scene, "--out", tmp_path / "unbroken.csv") == 0
