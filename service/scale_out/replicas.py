@@ -57,7 +57,7 @@ def _settings_of_a_replica(settings: Settings) -> Settings:
         )
     threads = settings.threads or 1  # not every core of a machine that it shares
     waiting = 0 if settings.scenes is None else settings.scene_queue  # a job is on the disk of one machine
-    return settings.model_copy(update={"threads": threads, "scene_queue": waiting})
+    return settings.model_copy(update={"threads": threads, "lanes": settings.lanes or 2, "scene_queue": waiting})
 
 
 @serve.deployment(name="heatquery")
