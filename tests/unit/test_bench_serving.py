@@ -329,12 +329,12 @@ def test_settings_of_the_service_are_told_by_their_full_name() -> None:
         setting("threads=1")
 
 
-def test_only_the_peers_import_their_libraries() -> None:
-    imports = re.compile(r"^\s*(from|import) (litserve|ray)\b", re.MULTILINE)
+def test_only_the_peer_imports_its_library() -> None:
+    imports = re.compile(r"^\s*(from|import) litserve\b", re.MULTILINE)
     importing = {
         path.relative_to(ROOT).as_posix()
         for folder in ("model", "training", "export", "service", "benchmarks", "tests")
         for path in (ROOT / folder).rglob("*.py")
         if imports.search(path.read_text(encoding="utf-8"))
     }
-    assert importing == {"benchmarks/serving_peers/lit.py", "benchmarks/serving_peers/ray_serve.py"}
+    assert importing == {"benchmarks/serving_peers/lit.py"}
