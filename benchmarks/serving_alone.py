@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from benchmarks.serving_servers import CORES, Server, running, wait_for_answer
 
 STARTS = 5
 OVERHEAD_CALLS, OVERHEAD_WARM_UP = 120, 5
+SETTLE_SECONDS = 6.0
+"""In which a service that is ready loads what it needs later: the engine for crowds, the readers of scenes."""
 MIXED_LOAD = 0.5
 MIXED_ROUNDS, MIXED_SECONDS = 5, 15.0
 CALLERS, SATURATION_SECONDS = 8, 8.0
@@ -44,6 +46,7 @@ def measure_overhead(bench: Bench) -> Overhead:
     server = bench.start_ours()
     with running(server, bench.pictures.sparse[0]):
         calls = [call for call, _ in zip(bench.pictures.mixed(0), range(bench.scaled(OVERHEAD_CALLS)), strict=False)]
+        sleep(SETTLE_SECONDS)
         asyncio.run(_by_turns(server, bare, calls[:OVERHEAD_WARM_UP]))
         before = server.cpu_seconds()
         turns = asyncio.run(_by_turns(server, bare, calls))
