@@ -17,7 +17,7 @@ from service.settings import Settings
 TIMES, OVERLOAD_SECONDS, CONNECTIONS = 10, 60.0, 512
 CALLERS, SATURATION_SECONDS = 8, 10.0
 FILLING_SECONDS, STEADY = 10.0, 0.02
-"""The store of results is full when it has grown by a smaller share than this in so many seconds."""
+"""The store of results is full when twice as many calls add a smaller share than this; seconds of the first calls."""
 REST_SECONDS = 2.0
 SETTLED_AFTER = 15
 """Seconds of the overload that do not count for the slope of memory: more calls are held at once than before."""
@@ -63,10 +63,11 @@ async def _overload(bench: Bench, server: Server) -> Overload:
 
 async def fill_store(bench: Bench, server: Server) -> None:
     """Call until the store holds what it may: until then memory grows by what is kept on purpose."""
-    before, held = -1.0, 0.0
+    before, held, seconds = -1.0, 0.0, FILLING_SECONDS
     while held > (1 + STEADY) * before:
-        await closed_loop(server.address, bench.pictures.mixed(1), CALLERS, FILLING_SECONDS)
+        await closed_loop(server.address, bench.pictures.mixed(1), CALLERS, seconds)
         before, held = held, await _stored_bytes(server)
+        seconds *= 2  # as each loop begins with the pictures of the one before
     bench.say(f"the store of results holds {held / 1e6:.0f} MB")
 
 

@@ -3,16 +3,14 @@
 import re
 import secrets
 import sqlite3
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from time import time
 from typing import Literal
 
 from service.errors import SceneQueueFullError, SceneStateError, StorageError, UnknownSceneError
-from service.scenes.storage import connect, storage_errors, transaction
+from service.scenes.storage import SharedDatabase
 
 State = Literal["queued", "reading", "running", "merging", "done", "failed", "cancelled"]
 UNFINISHED: tuple[State, ...] = ("queued", "reading", "running", "merging")
@@ -84,7 +82,7 @@ class Quota:
     bytes: int
 
 
-class JobTable:
+class JobTable(SharedDatabase):
     """One open table; safe to use from several threads.
 
     Raises:
@@ -93,8 +91,7 @@ class JobTable:
 
     def __init__(self, path: Path, quota: Quota) -> None:
         self._quota = quota
-        self._lock = threading.Lock()
-        self._connection = connect(path, _LOG_PAGES)
+        super().__init__(path, _LOG_PAGES)
         with self._writing() as database:
             database.execute(_SCHEMA)
 
@@ -171,18 +168,3 @@ class JobTable:
         """Forget a finished job; whether there was one."""
         with self._writing() as database:
             return database.execute(f"DELETE FROM job WHERE id = ? AND state IN {FINAL}", (job_id,)).rowcount == 1
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._connection.close()
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, storage_errors():
-            yield self._connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, transaction(self._connection) as database:
-            yield database

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ _BUSY_SECONDS = 30.0  # a writer waits this long for another one
 _BROKEN = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 
 
-def connect(path: Path, log_pages: int) -> sqlite3.Connection:
+def _connect(path: Path, log_pages: int) -> sqlite3.Connection:
     """Open a database, to be used from one thread at a time; transactions are begun by hand.
 
     A killed process loses nothing that it committed; with `synchronous=NORMAL` a power cut may take the last
@@ -33,7 +34,7 @@ def connect(path: Path, log_pages: int) -> sqlite3.Connection:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """All or nothing, and nobody else writes meanwhile.
 
     Raises:
@@ -65,6 +66,33 @@ def storage_errors() -> Iterator[None]:
         if error.sqlite_errorcode & 0xFF not in _BROKEN:
             raise
         raise StorageError(f"the scenes folder cannot be written: {error}") from error
+
+
+class SharedDatabase:
+    """One open database; safe to use from several threads, beside other processes.
+
+    Raises:
+        StorageError: from every method, where the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, log_pages: int) -> None:
+        self._lock = threading.Lock()
+        self._connection = _connect(path, log_pages)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, storage_errors():
+            yield self._connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, _transaction(self._connection) as database:
+            yield database
 
 
 def remove_tree(folder: Path) -> None:

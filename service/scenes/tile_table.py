@@ -4,16 +4,13 @@ Several threads or processes may work on one table. A tile is lent for a while; 
 time, and what a dead one held goes to others. The first result of a tile stays, so that none counts twice.
 """
 
-import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
 from service.errors import SceneStateError
-from service.scenes.storage import connect, storage_errors, transaction
+from service.scenes.storage import SharedDatabase
 
 # A tile has a row from the moment it is first lent, so that a table of a million tiles is made in no time.
 _SCHEMA = """
@@ -58,7 +55,7 @@ class Counts:
         return self.done == self.tiles
 
 
-class TileTable:
+class TileTable(SharedDatabase):
     """One open table; safe to use from several threads.
 
     Raises:
@@ -66,8 +63,7 @@ class TileTable:
     """
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        self._connection = connect(path, _LOG_PAGES)
+        super().__init__(path, _LOG_PAGES)
 
     def create(self, fingerprint: str, tiles: int) -> None:
         """Begin a scene, or go on with the same one.
@@ -170,18 +166,3 @@ class TileTable:
         with self._reading() as database:
             query = "SELECT number, payload FROM tile WHERE number > ? AND payload IS NOT NULL ORDER BY number LIMIT ?"
             return database.execute(query, (last, _BATCH)).fetchall()
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._connection.close()
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, storage_errors():
-            yield self._connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, transaction(self._connection) as database:
-            yield database
