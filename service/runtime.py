@@ -64,7 +64,7 @@ class Runtime:
             self._on_ready(predictor)
         if self.settings.threads == 0 and self.settings.provider == "cpu":
             await self._serve_crowds(folder, self._pipeline.scheduler)
-        await self.scenes.start(self._pipeline)  # after the engine that their tiles are for
+        self.scenes.start(self._pipeline)  # after the engine that their tiles are for
         if isinstance(predictor.engine, TrialEngine):
             await self._try_tensorrt(folder, predictor, predictor.engine)
 

@@ -1,5 +1,5 @@
-"""Scenes as handlers use them: nothing here blocks the event loop, and the libraries for rasters are loaded when the
-model is there, so that the service starts without them."""
+"""Scenes as handlers use them: nothing here blocks the event loop, and the libraries for rasters, which take
+seconds of a core to load, are loaded for the first scene: most services never get one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _RECEIVING = 4  # uploads at once in a process: more would only share its disk and its network
 _STOP_SECONDS = 20.0
 _FOLLOW_SECONDS = 0.5
+_LOOK_SECONDS = 2.0  # until a first scene is seen that came by another process
 
 
 class Scenes:
@@ -41,12 +42,20 @@ class Scenes:
         quota = Quota(settings.scene_queue, settings.scene_disk_bytes)
         self._store = SceneStore(scenes_folder(settings), quota, settings.scene_hours * 3600)
         self._worker: SceneWorker | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._came = asyncio.Event()
         self._receiving = 0
         self._previewing = asyncio.Semaphore(1)
         self._stopping = False
 
-    async def start(self, pipeline: Pipeline) -> None:
-        """Begin to work on what waits, with the model that is loaded now."""
+    def start(self, pipeline: Pipeline) -> None:
+        """Work on what waits and what comes, with the model that is loaded now."""
+        self._starting = asyncio.create_task(self._start_worker(pipeline))
+
+    async def _start_worker(self, pipeline: Pipeline) -> None:
+        while not await asyncio.to_thread(lambda: self._store.exists):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._came.wait(), _LOOK_SECONDS)
         loop = asyncio.get_running_loop()
 
         def detect(pixels: NDArray[np.uint8]) -> ModelResult:
@@ -64,6 +73,8 @@ class Scenes:
     def begin_stopping(self) -> None:
         """Tell the worker and all followers to end: the server waits for answers that are on their way."""
         self._stopping = True
+        if self._starting is not None:
+            self._starting.cancel()
         if self._worker is not None:
             self._worker.begin_stopping()
 
@@ -127,6 +138,10 @@ class Scenes:
                 else:
                     await asyncio.sleep(_FOLLOW_SECONDS)
 
+    async def cancel(self, scene_id: str) -> Job:
+        """End the work on a scene. Raises UnknownSceneError, SceneStateError where it has ended."""
+        return await asyncio.to_thread(self._store.cancel, scene_id)
+
     async def cancel_or_delete(self, scene_id: str) -> None:
         """End or remove a scene. Raises UnknownSceneError."""
         await asyncio.to_thread(self._store.cancel_or_delete, scene_id)
@@ -173,6 +188,7 @@ class Scenes:
         return await asyncio.shield(in_turn())  # the turn lasts as long as the thread, also where nobody waits any more
 
     def _wake(self) -> None:
+        self._came.set()
         if self._worker is not None:
             self._worker.wake()
 

@@ -17,6 +17,7 @@ from service.client.calls import (
     DrawOptions,
     HeatOptions,
     ImageFormat,
+    cancel_scene_call,
     delete_scene_call,
     detect_call,
     detect_format_call,
@@ -190,6 +191,10 @@ class Client:
         with Download(path, progress) as download:
             self._run(download_scene_call(scene_id, format, options, download))
         return download.path
+
+    def cancel_scene(self, scene_id: str) -> Scene:
+        """End the work on a scene; what is finished of it is kept. A ProblemError of status 409 where it has ended."""
+        return self._run(cancel_scene_call(scene_id))
 
     def retry_scene(self, scene_id: str) -> Scene:
         """Let a scene that failed or was cancelled go on from its last finished tile."""

@@ -164,6 +164,11 @@ def download_scene_call(
     return Call("GET", path, _nothing, parameters, download=download, repeats=_ASK_AGAIN)
 
 
+def cancel_scene_call(scene_id: str) -> Call[Scene]:
+    """POST /scenes/{id}/cancel."""
+    return Call("POST", f"/scenes/{scene_id}/cancel", _scene, repeats=_ONCE)
+
+
 def retry_scene_call(scene_id: str) -> Call[Scene]:
     """POST /scenes/{id}/retry."""
     return Call("POST", f"/scenes/{scene_id}/retry", _scene, repeats=_ONCE)

@@ -12,11 +12,11 @@ from service.detections import DetectionOptions
 from service.routers.detect import find_classes
 from service.routers.documentation import heat_raster_answer, preview_answer, scene_answers
 from service.routers.problems import (
+    SCENE_CHANGE_PROBLEMS,
     SCENE_FILE_PROBLEMS,
     SCENE_LIST_PROBLEMS,
     SCENE_PREVIEW_PROBLEMS,
     SCENE_PROBLEMS,
-    SCENE_RETRY_PROBLEMS,
     SCENE_UPLOAD_PROBLEMS,
 )
 from service.scene_schemas import ScenePreviewQuery, SceneQuery, SceneResultQuery, SceneStatus
@@ -69,7 +69,13 @@ async def delete_scene(scene_id: SceneId, runtime: RuntimeDep) -> None:
     await runtime.scenes.cancel_or_delete(scene_id)
 
 
-@router.post("/scenes/{scene_id}/retry", status_code=202, responses=SCENE_RETRY_PROBLEMS)
+@router.post("/scenes/{scene_id}/cancel", responses=SCENE_CHANGE_PROBLEMS)
+async def cancel_scene(scene_id: SceneId, runtime: RuntimeDep) -> SceneStatus:
+    """Cancel a scene that waits or is worked on; 409 for one that has ended, which DELETE would remove."""
+    return SceneStatus.of(await runtime.scenes.cancel(scene_id))
+
+
+@router.post("/scenes/{scene_id}/retry", status_code=202, responses=SCENE_CHANGE_PROBLEMS)
 async def retry_scene(scene_id: SceneId, runtime: RuntimeDep) -> SceneStatus:
     """Let a failed or cancelled scene go on from its last finished tile."""
     return SceneStatus.of(await runtime.scenes.retry(scene_id))

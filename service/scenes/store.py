@@ -164,6 +164,16 @@ class SceneStore:
         if not self.jobs.move(job_id, UNFINISHED, "cancelled"):
             self._remove(job)
 
+    def cancel(self, job_id: str) -> Job:
+        """End a job that is at work or waits; what is finished of it is kept.
+
+        Raises:
+            UnknownSceneError, SceneStateError.
+        """
+        self.get(job_id)
+        self.jobs.require_move(job_id, UNFINISHED, "cancelled")
+        return self.jobs.get(job_id)
+
     def retry(self, job_id: str) -> Job:
         """Let a failed or cancelled job go on from its last finished tile.
 

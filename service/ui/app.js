@@ -8,7 +8,7 @@ import { closeProblem, hideBusy, listenForMessages, say, showBusy, showProblem }
 import { showAnswer, showNotes } from "./panel.js";
 import { decodeFile, pictureFor } from "./picture.js";
 import { countOf, isAbove, Results } from "./results.js";
-import { endScene, retryScene, sendScene } from "./scene_api.js";
+import { cancelScene, deleteScene, retryScene, sendScene } from "./scene_api.js";
 import { offerScenes, saveSceneFile, showScene } from "./scene_panel.js";
 import { follow, grouped, isScene, loadObjects, MOST_DRAWN, sceneInAddress, setAddress } from "./scenes.js";
 
@@ -206,7 +206,7 @@ async function watch(id, signal) {
   setState("waiting");
   showBusy("Looking for the scene");
   await loadModel();
-  stop = () => cancelScene(id);
+  stop = () => stopScene(id);
   const job = await follow(id, showPicture, signal);
   stop = cancel;
   name = job.name;
@@ -231,10 +231,11 @@ async function showFound(job, signal) {
   say(`${grouped(job.objects)} objects found in ${job.name}.`);
 }
 
-/** The scene's own events tell what comes of it. */
-function cancelScene(id) {
-  byId("cancel").disabled = true; // once more would delete it
-  endScene(id).catch((error) => {
+/** The scene's own events tell what comes of it, also where it ended before it could be cancelled. */
+function stopScene(id) {
+  byId("cancel").disabled = true;
+  cancelScene(id).catch((error) => {
+    if (error.status === 409) return;
     byId("cancel").disabled = false;
     showProblem(error);
   });
@@ -244,8 +245,8 @@ function retry(id) {
   retryScene(id).then(() => openScene(id), (error) => showProblem(error, () => retry(id)));
 }
 
-function deleteScene() {
-  endScene(scene.id).then(() => (setAddress(null), leave()), (error) => showProblem(error, deleteScene));
+function removeScene() {
+  deleteScene(scene.id).then(() => (setAddress(null), leave()), (error) => showProblem(error, removeScene));
 }
 
 async function saveScene(kind) {
@@ -300,6 +301,6 @@ listenForMessages();
 listenForFiles(open);
 addEventListener("hashchange", followAddress);
 byId("cancel").addEventListener("click", () => stop());
-byId("delete-scene").addEventListener("click", deleteScene);
+byId("delete-scene").addEventListener("click", removeScene);
 listenForDownloads();
 start();

@@ -18,8 +18,13 @@ export async function listScenes() {
   return (await call("scenes")).json();
 }
 
-/** Cancel a scene that is worked on, or delete one that has ended. */
-export function endScene(id) {
+/** Cancel a scene that waits or is worked on. */
+export function cancelScene(id) {
+  return call(`scenes/${id}/cancel`, { method: "POST" });
+}
+
+/** Delete a scene that has ended. */
+export function deleteScene(id) {
   return call(`scenes/${id}`, { method: "DELETE" });
 }
 

@@ -84,6 +84,12 @@ def test_a_scene_that_fails_says_why(asking: Client, text: Path) -> None:
     assert asking.retry_scene(sent.id).state == "queued"
 
 
+def test_a_scene_that_has_ended_cannot_be_cancelled(asking: Client, harbour: Path) -> None:
+    scene = asking.wait_for_scene(asking.submit_scene(harbour).id, interval=0.05)
+    with pytest.raises(ProblemError, match="the scene is done"):
+        asking.cancel_scene(scene.id)
+
+
 def test_scenes_are_listed_and_deleted(asking: Client, harbour: Path) -> None:
     scene = asking.wait_for_scene(asking.submit_scene(harbour).id, interval=0.05)
     assert [each.id for each in asking.scenes()] == [scene.id]

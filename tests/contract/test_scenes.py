@@ -167,13 +167,18 @@ def test_a_finished_scene_is_deleted_with_its_files(scenes: httpx.Client, pictur
     assert scenes.get(f"/scenes/{job['id']}").status_code == 404
 
 
+def test_a_scene_that_has_ended_is_not_cancelled_but_kept(scenes: httpx.Client, picture: bytes) -> None:
+    job = finish(scenes, send(scenes, picture)["id"])
+    assert scenes.post(f"/scenes/{job['id']}/cancel").status_code == 409
+    assert scenes.get(f"/scenes/{job['id']}").json()["state"] == "done"
+
+
 def test_a_running_scene_is_cancelled_and_goes_on_when_retried(
     scenes: httpx.Client, encode: Encode, draw_scene: Draw
 ) -> None:
     job = send(scenes, encode(draw_scene(6000, 4000, (32, 32, 32, "red"))))
     wait_until(lambda: scenes.get(f"/scenes/{job['id']}").json()["tiles"]["done"] > 0, 60)
-    assert scenes.delete(f"/scenes/{job['id']}").status_code == 204
-    cancelled = scenes.get(f"/scenes/{job['id']}").json()
+    cancelled = scenes.post(f"/scenes/{job['id']}/cancel").json()
     assert cancelled["state"] == "cancelled"
     assert cancelled["tiles"]["done"] < cancelled["tiles"]["total"]
     assert scenes.post(f"/scenes/{job['id']}/retry").json()["state"] == "queued"
