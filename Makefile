@@ -6,6 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 HOST :=
 PORT :=
 ARGS :=
+ONLY :=
 
 SERVE = -m service serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
@@ -18,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve serve-gpu test lint format lock hooks clean
+.PHONY: help serve serve-gpu test bench lint format lock hooks clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +32,9 @@ serve-gpu: .venv-serve-gpu/.ready ## the same on a GPU (needs the CUDA 13 and cu
 
 test: .venv/.ready ## make the full environment and run all tests; ARGS="-k name" narrows them
 	.venv/bin/python -m pytest $(ARGS)
+
+bench: .venv/.ready ## measure all that this machine can, or ONLY="name ...", and write benchmarks/README.md anew
+	.venv/bin/python benchmarks/book.py --run $(ONLY) $(ARGS)
 
 lint: .venv/.ready ## ruff, formatting, types, import rules
 	.venv/bin/ruff check

@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from benchmarks.book_result import Row, write_rows
 from model.config import DetectorConfig
 from model.detector import Detector
 from model.presets import PRESETS, preset, without_density
@@ -61,10 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every case, print the table, and write it into the page."""
     parser = argparse.ArgumentParser(description="Parameters and GFLOPs of every preset.")
     parser.add_argument("--page", type=Path, default=PAGE, help="document whose table is replaced")
-    page = parser.parse_args(arguments).page
-    lines = table(tqdm(list(cases()), unit="case"))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of the presets here, too")
+    options = parser.parse_args(arguments)
+    measured = [(case, measure(case.config, case.side, case.queries)) for case in tqdm(list(cases()), unit="case")]
+    lines = table(measured)
     print("\n".join(lines))
-    page.write_text(replaced(page.read_text(encoding="utf-8"), lines), encoding="utf-8")
+    options.page.write_text(replaced(options.page.read_text(encoding="utf-8"), lines), encoding="utf-8")
+    if options.json:
+        write_rows(options.json, [row for case, found in measured for row in claims(case, found)])
 
 
 def cases() -> Iterator[Case]:
@@ -96,14 +101,23 @@ def measure(config: DetectorConfig, side: int, queries: int) -> Complexity:
     return Complexity(sum(p.numel() for p in detector.parameters()), gflops)
 
 
-def table(measured: Sequence[Case] | tqdm) -> list[str]:
+def claims(case: Case, found: Complexity) -> list[Row]:
+    """What the benchmark book tells: of presets, at the size and number of queries that all have been counted at."""
+    if (case.side, case.queries) != (640, 300):
+        return []
+    return [
+        Row(claim=f"{case.name}: parameters", value=found.parameters / 1e6, unit="M"),
+        Row(claim=f"{case.name}: work for a picture of 640 px, 300 queries", value=found.total_gflops, unit="GFLOPs"),
+    ]
+
+
+def table(measured: Sequence[tuple[Case, Complexity]]) -> list[str]:
     """Lines of a Markdown table, one per case."""
     lines = [
         "| preset | side | queries | params M | MB | GFLOPs | " + " | ".join(PARTS) + " |",
         "|---" + "|--:" * (5 + len(PARTS)) + "|",
     ]
-    for case in measured:
-        found = measure(case.config, case.side, case.queries)
+    for case, found in measured:
         cells = [case.name, str(case.side), str(case.queries), f"{found.parameters / 1e6:.2f}"]
         cells += [f"{found.parameters * 4 / 1e6:.1f}", f"{found.total_gflops:.1f}"]
         cells += [f"{found.gflops[part]:.1f}" for part in PARTS]

@@ -10,11 +10,13 @@ the median of the rounds, and the most memory that merging took on top, as count
 import argparse
 import tracemalloc
 from collections.abc import Sequence
-from statistics import median
+from pathlib import Path
 from time import process_time
 
 import numpy as np
 
+from benchmarks.book_result import Row, write_rows
+from benchmarks.peer_report import Spread
 from service.merging import TileBoxes, keep_of_tile, merge_tiles
 from service.tiling import ScenePlan, plan_scene
 
@@ -28,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, nargs="+", default=[3_300, 33_000, 330_000], metavar="N")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     options = parser.parse_args(arguments)
+    rows: list[Row] = []
     print("| objects | windows | boxes of all windows | after merging | ms | bytes a box |")
     print("|---:|---:|---:|---:|---:|---:|")
     for count in options.objects:
@@ -36,9 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plan = plan_scene(side, side, SIZE, STRIDE, OVERLAP)
         tiles = crowd(plan, count)
         boxes = sum(len(tile) for _, tile in tiles)
-        seconds = median(time_merge(plan, tiles) for _ in range(options.rounds))
+        times = Spread.of(np.array([time_merge(plan, tiles) * 1e3 for _ in range(options.rounds)]))
         found, peak = weigh_merge(plan, tiles)
-        print(f"| {count:,} | {len(plan):,} | {boxes:,} | {found:,} | {seconds * 1e3:.0f} | {peak / boxes:.0f} |")
+        print(f"| {count:,} | {len(plan):,} | {boxes:,} | {found:,} | {times.median:.0f} | {peak / boxes:.0f} |")
+        name = f"merging {boxes:,} boxes of {len(plan):,} windows"
+        rows.append(Row.of(f"{name}: processor time", times, "ms"))
+        rows.append(Row(claim=f"{name}: memory", value=peak / boxes, unit="bytes a box"))
+    if options.json:
+        write_rows(options.json, rows)
 
 
 def crowd(plan: ScenePlan, count: int) -> list[tuple[int, TileBoxes]]:

@@ -19,32 +19,6 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Aim:
-    """A ratio of two models' times, and what it may be at most."""
-
-    model: str
-    beside: str
-    at_most: float | None
-    """None where it is only reported."""
-
-
-AIMS = (
-    Aim("nano", "yolo11n", 0.8),
-    Aim("nano", "d-fine-n", 0.7),
-    Aim("nano int8", "yolo11n", 0.45),
-    Aim("small", "d-fine-s", 1.0),
-    Aim("base", "rt-detr-r18", 1.0),
-    Aim("decoder of nano, K = 100", "decoder of nano, K = 600", 0.5),
-    Aim("nano, K = 100", "nano, K = 600", None),
-    Aim("nano int8", "nano", None),
-    Aim("nano fp16", "nano", None),
-    Aim("nano, 6 layers", "nano", None),
-    Aim("small, 6 layers", "small", None),
-    Aim("base, 6 layers", "base", None),
-)
-
-
-@dataclass(frozen=True)
 class Spread:
     """A median and the middle half around it."""
 
@@ -63,7 +37,7 @@ class Spread:
 
 
 def report(figures: dict, unit: str) -> list[str]:
-    """The figures as Markdown: where they come from, then two tables for each size and number of threads.
+    """The figures as Markdown: where they come from, then a table for each size and number of threads.
 
     Args:
         figures: see `benchmarks.peers.main`.
@@ -79,7 +53,6 @@ def report(figures: dict, unit: str) -> list[str]:
         threads = "one thread" if run["threads"] == 1 else f"{run['threads']} threads"
         lines += ["", f"### {run['side']} x {run['side']} px, {threads}", ""]
         lines += _times_table(times, run["sizes"], unit)
-        lines += ["", *_aims_table(times)]
     return lines
 
 
@@ -96,25 +69,11 @@ def _times_table(times: dict[str, NDArray[np.float64]], sizes: dict[str, Size | 
         cpu, clock = (Spread.of(column) for column in milliseconds.T)
         held = sizes[name]
         weight = f"{held.parameters / 1e6:.1f} | {held.gflops:.1f}" if held else "- | -"
-        ratio = _ratio(times, name, unit).told(2)
-        yield f"| {name} | {weight} | {cpu.told(0)} | {clock.told(0)} | {ratio} |"
+        multiple = ratio(times, name, unit).told(2)
+        yield f"| {name} | {weight} | {cpu.told(0)} | {clock.told(0)} | {multiple} |"
 
 
-def _aims_table(times: dict[str, NDArray[np.float64]]) -> Iterator[str]:
-    yield "| CPU time of | beside | aim | measured | |"
-    yield "|---|---|--:|--:|---|"
-    for aim in AIMS:
-        if aim.model in times and aim.beside in times:
-            found = _ratio(times, aim.model, aim.beside)
-            limit, verdict = ("", "") if aim.at_most is None else (f"{aim.at_most:.2f}", _verdict(found, aim.at_most))
-            yield f"| {aim.model} | {aim.beside} | {limit} | {found.told(3)} | {verdict} |"
-
-
-def _verdict(found: Spread, at_most: float) -> str:
-    return "reached" if found.median <= at_most else "**missed**"
-
-
-def _ratio(times: dict[str, NDArray[np.float64]], name: str, beside: str) -> Spread:
+def ratio(times: dict[str, NDArray[np.float64]], name: str, beside: str) -> Spread:
     """Process-CPU time of one model by that of another, round by round."""
     return Spread.of(times[name][:, 0] / times[beside][:, 0])
 

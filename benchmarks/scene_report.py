@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from benchmarks.book_result import Row
 from benchmarks.peer_report import Spread, short_commit
 from benchmarks.scene_figures import (
     Accuracy,
@@ -20,17 +21,16 @@ from benchmarks.scene_figures import (
     Workers,
 )
 from benchmarks.serving_figures import ratio
-from benchmarks.serving_report import Verdict
+from benchmarks.serving_report import aims_table
 
 BEGIN, END = "<!-- scenes: begin -->", "<!-- scenes: end -->"
-MOST_MB, MEMORY_SHARE, TIME_SHARE = 1_200, 0.10, 0.10
+MOST_MB, MEMORY_PERCENT, TIME_PERCENT = 1_200, 10, 10
 LEAST_SPEED, LEAST_WORKERS, SEAM_AP = 3.0, 1.6, 0.01
 
 
 def report(figures: SceneFigures) -> list[str]:
     """The aims first, then a section for each part that was measured, with where and when."""
-    lines = ["| figure | aim | measured | |", "|---|---|---|---|"]
-    lines += [verdict.row() for verdict in verdicts(figures)]
+    lines = aims_table(verdicts(figures))
     for title, part, section in _sections(figures):
         lines += ["", f"### {title}", "", _origin(part), "", *section]
     return lines
@@ -57,68 +57,60 @@ def _origin(part: ScenePart) -> str:
     )
 
 
-def verdicts(figures: SceneFigures) -> list[Verdict]:
+def verdicts(figures: SceneFigures) -> list[Row]:
     """Of every part that was measured."""
-    makers: list[tuple[ScenePart | None, Callable[..., Iterator[Verdict]]]] = [
+    makers: list[tuple[ScenePart | None, Callable[..., Iterator[Row]]]] = [
         (figures.growth, _judge_growth),
         (figures.compared, _judge_compared),
         (figures.seams, _judge_seams),
         (figures.crashes, _judge_crashes),
         (figures.workers, _judge_workers),
     ]
-    return [verdict for part, judge in makers if part is not None for verdict in judge(part)]
+    return [row for part, judge in makers if part is not None for row in judge(part)]
 
 
-def _judge_growth(part: Growth) -> Iterator[Verdict]:
+def _judge_growth(part: Growth) -> Iterator[Row]:
     largest = part.scans[-1]
     peak = max(scan.run.peak_mb for scan in part.scans)
-    yield Verdict("peak resident memory", f"at most {MOST_MB:,} MB", f"{peak:,.0f} MB", peak <= MOST_MB)
+    yield Row(claim="peak resident memory", value=peak, unit="MB", at_most=MOST_MB)
     if len(part.scans) > 1:
-        grown = largest.run.peak_mb / part.scans[0].run.peak_mb - 1
-        name = f"memory at {largest.side:,} px over {part.scans[0].side:,} px"
-        yield Verdict(name, f"within {MEMORY_SHARE:.0%}", f"{grown:+.1%}", abs(grown) <= MEMORY_SHARE)
+        grown = abs(largest.run.peak_mb / part.scans[0].run.peak_mb - 1)
+        name = f"memory at {largest.side:,} px, off that at {part.scans[0].side:,} px"
+        yield Row(claim=name, value=100 * grown, unit="%", at_most=MEMORY_PERCENT)
     over = largest.run.wall_seconds / largest.ideal_seconds - 1
     name = f"time at {largest.side:,} px over tiles x engine time / lanes"
-    yield Verdict(name, f"within {TIME_SHARE:.0%}", f"{over:+.1%}", over <= TIME_SHARE)
+    yield Row(claim=name, value=100 * over, unit="%", at_most=TIME_PERCENT)
 
 
-def _judge_compared(part: Compared) -> Iterator[Verdict]:
+def _judge_compared(part: Compared) -> Iterator[Row]:
     name, peer = part.fastest, part.theirs[part.fastest]
     found = ratio(_walls(peer.runs), _walls(part.ours.runs))
-    yield Verdict(
-        f"megapixels a second beside SAHI's fastest ({name})",
-        f"{LEAST_SPEED:g} x",
-        f"{found.told(2)} x",
-        found.median >= LEAST_SPEED,
-    )
+    yield Row.of(f"megapixels a second, by SAHI's fastest ({name})", found, "x", at_least=LEAST_SPEED)
     best = max(part.theirs, key=lambda settings: part.theirs[settings].accuracy.ap)
     ours, theirs = part.ours.accuracy.ap, part.theirs[best].accuracy.ap
-    yield Verdict("AP", f"at least SAHI's best ({best}), {theirs:.3f}", f"{ours:.3f}", ours >= theirs)
+    yield Row(claim=f"AP; the aim is SAHI's best ({best})", value=ours, at_least=theirs)
 
 
-def _judge_seams(part: Seams) -> Iterator[Verdict]:
+def _judge_seams(part: Seams) -> Iterator[Row]:
     pairs = {
-        "AP of objects on borders over others": (part.on_border, part.elsewhere),
-        "AP on borders over the same objects off them": (part.moved_on_border, part.moved_off_border),
+        "AP of objects on borders less that of others": (part.on_border, part.elsewhere),
+        "AP on borders less that of the same objects off them": (part.moved_on_border, part.moved_off_border),
     }
     for name, (on, off) in pairs.items():
-        yield Verdict(name, f"at least -{SEAM_AP:g}", f"{on.ap - off.ap:+.3f}", on.ap - off.ap >= -SEAM_AP)
-    two = part.doubles.of_two_windows
-    yield Verdict("objects reported twice by two windows", "0", f"{two} of {part.shown:,} boxes", two == 0)
+        yield Row(claim=name, value=on.ap - off.ap, at_least=-SEAM_AP)
+    name = f"objects reported twice by two windows, of {part.shown:,} boxes"
+    yield Row(claim=name, value=part.doubles.of_two_windows, at_most=0)
 
 
-def _judge_crashes(part: Crashes) -> Iterator[Verdict]:
-    name = f"results after {len(part.kills)} kills"
-    equal = all(part.equal.values())
-    told = ", ".join(f"{file} {'equal' if same else 'different'}" for file, same in part.equal.items())
-    yield Verdict(name, "the bytes of an unbroken run", told, equal)
+def _judge_crashes(part: Crashes) -> Iterator[Row]:
+    name = f"results of {', '.join(part.equal)} after {len(part.kills)} kills: files unlike those of an unbroken run"
+    yield Row(claim=name, value=sum(not same for same in part.equal.values()), at_most=0)
 
 
-def _judge_workers(part: Workers) -> Iterator[Verdict]:
+def _judge_workers(part: Workers) -> Iterator[Row]:
     for fewer, more in pairwise(sorted(part.runs)):
         found = ratio(_walls(part.runs[fewer]), _walls(part.runs[more]))
-        name = f"{more} Ray workers beside {fewer}"
-        yield Verdict(name, f"{LEAST_WORKERS:g} x", f"{found.told(2)} x", found.median >= LEAST_WORKERS)
+        yield Row.of(f"speed of {more} Ray workers, by that of {fewer}", found, "x", at_least=LEAST_WORKERS)
 
 
 def _walls(runs: Sequence[Run]) -> list[float]:

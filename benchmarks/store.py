@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.book_result import Row, write_rows
+from benchmarks.peer_report import Spread
 from service.analysis import Analysis, keep_heat, read_heat
 from service.heatmap import CHANNELS, HeatLayer, combine_levels, render_overlay, shrink_to_view
 from service.imaging import decode_picture
@@ -30,7 +32,7 @@ TTL_SECONDS, PATIENCE_SECONDS, MAX_BYTES, TICK_SECONDS = 60, 5, 2**27, 0.001
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Measure, print, and write the figures where asked."""
     options = _parser().parse_args(arguments)
     folder = options.model_dir.resolve()
     settings = Settings(models=folder.parents[1], model=f"{folder.parent.name}/{folder.name}", threads=1)
@@ -38,18 +40,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     uploads = [path.read_bytes() for path in sorted(options.images.iterdir())[: options.count]]
     results = [predictor.analyse(upload) for upload in uploads]
     print(f"{len(results)} pictures, {options.rounds} rounds; medians")
-    report_sizes(results)
-    report_drawing(predictor, settings, uploads)
+    rows = [*report_sizes(results), report_drawing(predictor, settings, uploads)]
     heat = [[read_heat(level) for level in (*result.maps.class_heat, *result.maps.heat)] for result in results]
-    report("keep heat", [timed(lambda levels=levels: list(map(keep_heat, levels))) for levels in heat * options.rounds])
+    kept = [timed(lambda levels=levels: list(map(keep_heat, levels))) for levels in heat * options.rounds]
+    rows.append(report("keep heat", kept))
     packed = [pack_result(result) for result in results]
-    report("pack", [timed(lambda result=result: pack_result(result)) for result in results * options.rounds])
-    report("unpack", [timed(lambda value=value: unpack_result(value)) for value in packed * options.rounds])
+    packing = [timed(lambda result=result: pack_result(result)) for result in results * options.rounds]
+    unpacking = [timed(lambda value=value: unpack_result(value)) for value in packed * options.rounds]
+    rows += [report("pack", packing), report("unpack", unpacking)]
     if options.redis:
-        asyncio.run(measure_redis(options.redis, results, options.rounds))
+        rows += asyncio.run(measure_redis(options.redis, results, options.rounds))
+    if options.json:
+        write_rows(options.json, rows)
 
 
-def report_sizes(results: Sequence[Analysis]) -> None:
+def report_sizes(results: Sequence[Analysis]) -> list[Row]:
     """Bytes of each part, as kept and as the engine gives them."""
     maps = [result.maps for result in results]
     parts = {
@@ -62,9 +67,10 @@ def report_sizes(results: Sequence[Analysis]) -> None:
     }
     for name, sizes in parts.items():
         print(f"{name:>18}: {np.median(sizes) / 1000:9.1f} kB")
+    return [Row.of(f"a kept result: {name}", Spread.of(np.array(sizes) / 1000), "kB") for name, sizes in parts.items()]
 
 
-def report_drawing(predictor: Predictor, settings: Settings, uploads: Sequence[bytes]) -> None:
+def report_drawing(predictor: Predictor, settings: Settings, uploads: Sequence[bytes]) -> Row:
     """How far pictures drawn from kept heat are from those drawn from what the engine gives."""
     spec = predictor.manifest.input
     differences = []
@@ -79,6 +85,7 @@ def report_drawing(predictor: Predictor, settings: Settings, uploads: Sequence[b
     most = max(int(difference.max()) for difference in differences)
     share = float(np.mean([(difference > 0).mean() for difference in differences]))
     print(f"{'drawn from it':>18}: {share:.3%} of all values differ, by at most {most} of 255")
+    return Row(claim=f"values drawn from kept heat that differ, by at most {most} of 255", value=100 * share, unit="%")
 
 
 def draw(view: Image.Image, levels: Sequence[FloatArray], stride: int, frame: Letterbox) -> np.ndarray:
@@ -87,7 +94,7 @@ def draw(view: Image.Image, levels: Sequence[FloatArray], stride: int, frame: Le
     return np.asarray(render_overlay(view, HeatLayer(mixed, stride, 1.0, ""), frame, 0.6, "turbo")).astype(int)
 
 
-async def measure_redis(url: str, results: Sequence[Analysis], rounds: int) -> None:
+async def measure_redis(url: str, results: Sequence[Analysis], rounds: int) -> list[Row]:
     """Put and get every result, and watch the event loop meanwhile."""
     store = RedisStore(url, MAX_BYTES, TTL_SECONDS, PATIENCE_SECONDS)
     await store.put("benchmark", results[0])  # connects
@@ -103,10 +110,8 @@ async def measure_redis(url: str, results: Sequence[Analysis], rounds: int) -> N
     for result in list(results) * rounds:
         gets.append(await timed_async(store.get("benchmark", result.image_id)))
     await store.close()
-    report("put in Redis", puts)
-    report("get from Redis", gets)
-    report("lag, idle loop", idle)
-    report("lag while putting", busy)
+    times = {"put in Redis": puts, "get from Redis": gets, "lag, idle loop": idle, "lag while putting": busy}
+    return [report(name, milliseconds) for name, milliseconds in times.items()]
 
 
 async def lag_during(work: Callable[[], Awaitable[None]]) -> list[float]:
@@ -139,10 +144,11 @@ async def timed_async(work: Awaitable[object]) -> float:
     return (time.perf_counter() - begun) * 1e3
 
 
-def report(name: str, milliseconds: Sequence[float]) -> None:
+def report(name: str, milliseconds: Sequence[float]) -> Row:
     """One line: median and the slow end."""
     median, slow = np.percentile(milliseconds, (50, 95))
     print(f"{name:>18}: {median:9.2f} ms, 95 % within {slow:.2f} ms")
+    return Row.of(f"a kept result: {name}", Spread.of(np.array(milliseconds)), "ms")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -152,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=20, help="pictures taken (default 20)")
     parser.add_argument("--rounds", type=int, default=20, help="times each is packed, put and got (default 20)")
     parser.add_argument("--redis", default="", help="a Redis that may be written to, for the round trip")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     return parser
 
 

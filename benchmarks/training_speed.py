@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.book_result import Row, write_rows
+from benchmarks.peer_report import Spread
 from training.config import Recipe
 from training.data.loader import training_batches
 from training.data.samples import Sample, Targets
@@ -221,6 +223,17 @@ def report(recipe: Recipe, variants: Sequence[Variant], loading: float, waiting:
     return "\n".join(lines)
 
 
+def claims(recipe: Recipe, variants: Sequence[Variant], loading: float, waiting: float) -> list[Row]:
+    """What the benchmark book tells."""
+    size, what = recipe.run.batch_size, f"batch {recipe.run.batch_size} of {recipe.augment.crop} px"
+    rows = [
+        Row.of(f"{name.name}, {what}: crops a CPU-second", Spread.of(size / np.array(name.cpu))) for name in variants
+    ]
+    rows.append(Row(claim="loading and augmenting: crops a CPU-second", value=size / loading))
+    share = 100 * waiting
+    return [*rows, Row(claim=f"time in which a {variants[0].name} run waits for batches", value=share, unit="%")]
+
+
 def machine() -> str:
     """The GPU, or the processor and how many threads PyTorch uses."""
     if torch.cuda.is_available():
@@ -231,7 +244,7 @@ def machine() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Measure, print, and write the figures where asked."""
     options = _parser().parse_args(arguments)
     recipe = Recipe.from_toml(options.recipe)
     threads = options.threads or recipe.run.threads
@@ -243,7 +256,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures = scenes(recipe)
     variants = time_variants(recipe, pictures, options.variants, options.rounds)
     waiting = time_waiting(recipe, pictures, variants[0], options.rounds)
-    print(report(recipe, variants, time_loading(recipe, pictures, options.rounds), waiting))
+    loading = time_loading(recipe, pictures, options.rounds)
+    print(report(recipe, variants, loading, waiting))
+    if options.json:
+        write_rows(options.json, claims(recipe, variants, loading, waiting))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -255,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, help="in place of the recipe's")
     parser.add_argument("--crop", type=int, help="side of the crops in pixels, in place of the recipe's")
     parser.add_argument("--threads", type=int, help="CPU threads, in place of the recipe's")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     return parser
 
 

@@ -5,11 +5,12 @@ so that a busy machine disturbs all alike.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,21 @@ class Depth:
     results: list[dict[str, object]] = field(default_factory=list)
     """Detections as COCO writes them."""
 
+    def figures(self, accuracy: Accuracy, encoder_ms: float) -> "DepthFigures":
+        """What this depth gives and costs."""
+        decoder_ms = 1e3 * statistics.median(self.seconds)
+        return DepthFigures(self.layers, accuracy, decoder_ms, encoder_ms + decoder_ms)
+
+
+@dataclass(frozen=True)
+class DepthFigures:
+    """One row of the table; milliseconds are medians over pictures."""
+
+    layers: int
+    accuracy: Accuracy
+    decoder_ms: float
+    whole_ms: float
+
 
 def add_depth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the sub-command to the command line."""
@@ -49,6 +65,7 @@ def add_depth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument(
         "--size", type=int, default=640, help="side of the input canvas in pixels (default: %(default)s)"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
 
 
 def run_depth(arguments: argparse.Namespace) -> str:
@@ -74,8 +91,11 @@ def run_depth(arguments: argparse.Namespace) -> str:
                 scores = _decode(depth, feed)
                 found = above(*scores, LOWEST_SCORE)
                 depth.results += truth.results(picture, found, arguments.size)
-    rows = [(depth, truth.accuracy(depth.results)) for depth in depths]
-    return table(rows, statistics.median(encoding), float(np.mean(queries)))
+    encoder_ms = 1e3 * statistics.median(encoding)
+    rows = [depth.figures(truth.accuracy(depth.results), encoder_ms) for depth in depths]
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+    return table(rows, encoder_ms, float(np.mean(queries)))
 
 
 def cut_graphs(detector: Detector, folder: Path) -> list[Depth]:
@@ -102,18 +122,15 @@ def _decode(depth: Depth, feed: Mapping[str, Array]) -> tuple[Array, Array]:
     return boxes[0], scores[0]
 
 
-def table(rows: list[tuple[Depth, Accuracy]], encoding: float, queries: float) -> str:
-    """Markdown: a row per depth, milliseconds as medians over pictures."""
+def table(rows: list[DepthFigures], encoder_ms: float, queries: float) -> str:
+    """Markdown: a row per depth."""
     lines = [
-        f"K is {queries:.0f} on average; the encoder takes {1e3 * encoding:.1f} ms. Before suppression of duplicates.",
+        f"K is {queries:.0f} on average; the encoder takes {encoder_ms:.1f} ms. Before suppression of duplicates.",
         "",
         "| decoder layers | AP | AP50 | AP75 | decoder ms | whole ms |",
         "|---:|---:|---:|---:|---:|---:|",
     ]
-    for depth, accuracy in rows:
-        decoding = statistics.median(depth.seconds)
-        lines.append(
-            f"| {depth.layers} | {accuracy.ap:.3f} | {accuracy.ap50:.3f} | {accuracy.ap75:.3f} | {1e3 * decoding:.1f} "
-            f"| {1e3 * (encoding + decoding):.1f} |"
-        )
+    for row in rows:
+        found, times = row.accuracy, f"{row.decoder_ms:.1f} | {row.whole_ms:.1f}"
+        lines.append(f"| {row.layers} | {found.ap:.3f} | {found.ap50:.3f} | {found.ap75:.3f} | {times} |")
     return "\n".join(lines)

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmarks import book_rows
+from benchmarks.book_result import read_rows
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -61,6 +64,8 @@ def test_accuracy_gives_the_known_figures(toy_models: Path, data_set: Path, tmp_
     assert figures["count_mae"] == pytest.approx(0, abs=0.1)
     assert figures["count_correlation"] == pytest.approx(1)
     assert figures["ap_by_size"]["very tiny (2-8)"] is None
+    told = {row.claim: row.value for row in book_rows.accuracy("toy", {})(tmp_path / "out.json")}
+    assert told["toy: recall at the model's threshold"] == figures["recall"]
     assert "| AP50 |" in printed
     assert "| red square | 1 |" in printed
 
@@ -76,6 +81,8 @@ def test_latency_times_each_variant_and_weighs_the_service(toy_models: Path, tmp
     assert [(row["width"], row["height"]) for row in weighed] == [(160, 160), (800, 600)]
     assert all(row["after_mb"] <= row["peak_mb"] for row in weighed)
     assert "pictures of 800 x 600 px" in printed
+    assert book_rows.queries(tmp_path / "out.json")[0].claim == "time of the decoder at K = 4, by that at K = 8"
+    assert book_rows.memory(tmp_path / "out.json")[0].value == figures["memory"]["ready_mb"]
 
 
 def test_serving_weighs_a_call_over_http_against_the_bare_graphs(
@@ -87,9 +94,12 @@ def test_serving_weighs_a_call_over_http_against_the_bare_graphs(
     run("serving.py", toy_models / "toy" / "1", *options, "--only", "overhead", "--scale", 0.05)
     figures = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert len(figures["overhead"]["bare_ms"]) == len(figures["overhead"]["served_ms"]) == 6
-    assert "| overhead over the bare graphs | 8 % or 6 ms |" in page.read_text(encoding="utf-8")
+    assert "| overhead over the bare graphs (" in page.read_text(encoding="utf-8")
 
 
-def test_the_cost_of_keeping_a_result_is_measured(model_folder: Path, data_set: Path) -> None:
-    printed = run("store.py", model_folder, "--images", data_set / "images", "--rounds", 1)
+def test_the_cost_of_keeping_a_result_is_measured(model_folder: Path, data_set: Path, tmp_path: Path) -> None:
+    options = ["--images", data_set / "images", "--rounds", 1, "--json", tmp_path / "out.json"]
+    printed = run("store.py", model_folder, *options)
+    claims = [row.claim for row in read_rows(tmp_path / "out.json")]
+    assert {"a kept result: packed", "a kept result: unpack"} <= set(claims)
     assert {"packed", "drawn from it", "unpack"} <= {line.partition(":")[0].strip() for line in printed.splitlines()}

@@ -64,10 +64,13 @@ def test_every_layer_has_a_row(coco: Path, tmp_path: Path, tiny_detector) -> Non
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     save_detector(checkpoint, tiny_detector.config, tiny_detector.state_dict())
-    table = run_depth(parser().parse_args(["depth", str(checkpoint), "--data", str(coco), "--size", "64"]))
+    asked = ["depth", str(checkpoint), "--data", str(coco), "--size", "64", "--json", str(tmp_path / "depth.json")]
+    table = run_depth(parser().parse_args(asked))
     rows = re.findall(r"^\| (\d) \| 0\.\d{3} \| 0\.\d{3} \| 0\.\d{3} \| ([\d.]+) \| ([\d.]+) \|$", table, re.MULTILINE)
     assert [layers for layers, *_ in rows] == ["1", "2", "3"]
     assert all(0 < float(decoder) < float(whole) for _, decoder, whole in rows)
+    kept = json.loads((tmp_path / "depth.json").read_text(encoding="utf-8"))
+    assert [(row["layers"], f"{row['whole_ms']:.1f}") for row in kept] == [(int(row[0]), row[2]) for row in rows]
 
 
 def test_a_file_without_boxes_or_with_other_classes_is_refused(coco: Path, tmp_path: Path) -> None:

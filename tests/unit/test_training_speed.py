@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import training
+from benchmarks.book_result import read_rows
 from benchmarks.training_speed import Stopwatch, main
 from model.config import HybridEncoderConfig, PlainBackboneConfig
 from training.config import Recipe
@@ -30,8 +31,15 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_report_has_every_variant_and_shares_that_add_up(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(recipe), "--rounds", "1", "--batch-size", "2", "--crop", "64", "--threads", str(torch.get_num_threads())])
+def test_the_report_has_every_variant_and_shares_that_add_up(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--rounds", "1", "--batch-size", "2", "--crop", "64", "--threads", str(torch.get_num_threads())]
+    main([str(recipe), *small, "--json", str(tmp_path / "rows.json")])
+    rows = read_rows(tmp_path / "rows.json")
+    assert [row.claim for row in rows[:2]] == [
+        f"{name}, batch 2 of 64 px: crops a CPU-second" for name in ("bf16", "fp32")
+    ]
     printed = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("|")]
     table, split = rows[2:4], rows[6:]

@@ -1,0 +1,180 @@
+"""The catalogue of the benchmark book: every command that measures something which the project claims."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+
+from benchmarks import book_rows
+from benchmarks.book_result import Table, read_rows
+from benchmarks.book_rows import ReadRows
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "build" / "bench"
+"""Where commands leave what they write."""
+MODEL, CHECKPOINT = "service/models/nano-nwpu/3", "training/checkpoints/nano-nwpu"
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a word in capitals in a command stands for; its value is the environment variable of that name."""
+
+    what: str
+    default: str = ""
+    """Taken where there is such a file or folder."""
+
+
+NEEDS = {
+    "NWPU": Need("NWPU VHR-10: folder with images/ and instances_val.json", "../shared/data/nwpu-vhr10"),
+    "GDIT": Need("gdit-airport: a folder of the same form", "../shared/data/gdit-airport"),
+    "NANO_GDIT": Need("checkpoint of training/recipes/nano-gdit.toml, which trains for about 93 minutes"),
+    "PEER_GRAPHS": Need("folder that benchmarks/peer_models.py has filled"),
+    "SERVING_PEERS": Need("interpreter of an environment with benchmarks/requirements-serving.txt"),
+    "SAHI": Need("interpreter of an environment with benchmarks/requirements-scenes.txt"),
+    "REDIS": Need("address of a Redis that may be written to"),
+    "ABLATION_MINUTES": Need("minutes after which no further run is begun; those that are there are gone on from"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command and what the book makes of the figures that it writes."""
+
+    table: Table
+    command: str
+    """With {WORDS} of `NEEDS`; {FILE} is a path for its figures, {WORK} a folder that is kept."""
+    minutes: float
+    """On two cores."""
+    rows: ReadRows = read_rows
+    figures: str = "{FILE}"
+    """What `rows` reads: the file, or something beside it or in the repository."""
+
+    @property
+    def needs(self) -> list[str]:
+        """Words that must have a value, in the order of the command."""
+        words = (word for _, word, _, _ in Formatter().parse(self.command) if word)
+        return [word for word in dict.fromkeys(words) if word in NEEDS]
+
+    @property
+    def missing(self) -> list[str]:
+        """Those that have none on this machine."""
+        return [word for word in self.needs if not value_of(word)]
+
+    @property
+    def told(self) -> str:
+        """The command as a person reads it."""
+        return self.command.replace("{", "").replace("}", "")
+
+    def filled(self, text: str, file: Path) -> str:
+        """A text of this entry with the paths of this machine."""
+        return text.format(FILE=file, WORK=WORK, **{word: value_of(word) for word in self.needs})
+
+
+def value_of(word: str) -> str:
+    """What a word stands for on this machine; empty where that is not known."""
+    default = NEEDS[word].default
+    return os.environ.get(word, "") or (default if default and (ROOT / default).exists() else "")
+
+
+def _serving(parts: str, minutes: float, more: str = "") -> Entry:
+    command = f"python benchmarks/serving.py {MODEL} --data {{NWPU}} --only {parts}{more} --json {{FILE}}"
+    return Entry("serving", command, minutes, book_rows.serving)
+
+
+def _scenes(part: str, minutes: float, more: str = "") -> Entry:
+    command = f"python benchmarks/scenes.py {MODEL} --data {{NWPU}}/instances_val.json --work {{WORK}} --only {part}"
+    return Entry("scenes", f"{command}{more} --json {{FILE}}", minutes, book_rows.scenes)
+
+
+def _accuracy(precision: str, **aims: dict[str, int | float]) -> Entry:
+    command = f"python benchmarks/accuracy.py {MODEL} --data {{NWPU}} --precision {precision} --json {{FILE}}"
+    return Entry("accuracy", command, 1, book_rows.accuracy(f"nano-nwpu/3 {precision}, NWPU VHR-10 val", aims))
+
+
+def _hosts(preset: str) -> Entry:
+    return Entry("training", f"python benchmarks/hosts.py {preset} --threads 1 --json {{FILE}}", 20, book_rows.hosts)
+
+
+def _engines(precision: str) -> Entry:
+    command = f"python -m export engines {MODEL} --library tensorrt-rtx --precision {precision} --cache {{FILE}}"
+    return Entry("export", command, 1, book_rows.engines)
+
+
+def _depth(what: str, checkpoint: str, data: str, size: int) -> Entry:
+    command = f"python -m export depth {checkpoint} --data {data}/instances_val.json --size {size} --json {{FILE}}"
+    return Entry("depth", command, 2, book_rows.depth(what))
+
+
+ENTRIES: dict[str, Entry] = {
+    "accuracy": _accuracy("fp32", ap50={"at_least": 0.88}, ap={"at_least": 0.58}),
+    "accuracy-int8": _accuracy("int8", ap50={"at_least": 0.892}),  # .015 less than in fp32
+    "accuracy-fp16": _accuracy("fp16"),
+    "accuracy-tiny": Entry(
+        "accuracy",
+        "python -m training evaluate {NANO_GDIT} training/recipes/nano-gdit.toml --out {FILE}",
+        3,
+        book_rows.accuracy(
+            "nano-gdit, gdit-airport val",
+            {
+                "ap50": {"at_least": 0.85},
+                "tiny (8-16)": {"at_least": 0.3},
+                "count_relative_mae": {"at_most": 0.15},
+            },
+            by_size=True,
+        ),
+        "{FILE}/metrics.json",
+    ),
+    "depth": _depth("nano-nwpu", CHECKPOINT, "{NWPU}", 544),
+    "depth-tiny": _depth("nano-gdit", "{NANO_GDIT}", "{GDIT}", 608),
+    "parity": Entry(
+        "export",
+        f"python -m export verify {MODEL} --data {{NWPU}}/instances_val.json --checkpoint {CHECKPOINT}",
+        2,
+        book_rows.parity,
+        f"{MODEL}/parity.json",
+    ),
+    "engines-fp32": _engines("fp32"),
+    "engines-fp16": _engines("fp16"),
+    "engines-int8": _engines("int8"),
+    "peers": Entry(
+        "peers",
+        f"python benchmarks/peers.py {MODEL} --data {{NWPU}} --cache {{PEER_GRAPHS}} --json {{FILE}}",
+        3,
+        book_rows.peers,
+    ),
+    "queries": Entry(
+        "queries", f"python benchmarks/latency.py {MODEL} --threads 1 --json {{FILE}}", 1, book_rows.queries
+    ),
+    "serving-compared": _serving("choice saturation latency", 15, " --peers {SERVING_PEERS}"),
+    "serving-overhead": _serving("overhead", 2),
+    "serving-mixed": _serving("mixed", 4),
+    "serving-overload": _serving("overload", 3, " --set HEATQUERY_HEAT_STORE_BYTES=33554432"),
+    "serving-start": _serving("start", 1),
+    "serving-soak": _serving("start", 32, " --soak 30"),
+    "serving-memory": Entry(
+        "serving", f"python benchmarks/latency.py {MODEL} --rounds 1 --json {{FILE}}", 1, book_rows.memory
+    ),
+    "scenes-growth": _scenes("growth", 10),
+    "scenes-sahi": _scenes("compared", 10, " --sahi {SAHI}"),
+    "scenes-seams": _scenes("seams", 5),
+    "scenes-kills": _scenes("crashes", 10),
+    "scenes-ray": _scenes("workers", 10),
+    "training": Entry(
+        "training", "python benchmarks/training_speed.py training/recipes/nano-nwpu.toml --json {FILE}", 3
+    ),
+    "hosts-dino": _hosts("dino_d3q_r50"),
+    "hosts-deformable": _hosts("deformable_detr_d3q_r50"),
+    "ablation": Entry(
+        "ablation",
+        "python -m training ablate training/ablation/grids/nwpu.toml --out docs/ablation/nwpu"
+        " --time-limit {ABLATION_MINUTES}",
+        60,
+        book_rows.ablation,
+        "docs/ablation/nwpu",
+    ),
+    "size": Entry("size", "python benchmarks/complexity.py --json {FILE}", 1),
+    "merging": Entry("parts", "python benchmarks/merging.py --json {FILE}", 1),
+    "store": Entry(
+        "parts", f"python benchmarks/store.py {MODEL} --images {{NWPU}}/images --redis {{REDIS}} --json {{FILE}}", 1
+    ),
+}
