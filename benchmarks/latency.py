@@ -70,18 +70,22 @@ def time_variants(folder: ModelFolder, options: argparse.Namespace) -> list[dict
             engines[threads].decode(DecoderInputs.of_batch(encoded), [min(queries, encoded.queries.shape[1])])
             if number >= 2:  # the first two rounds warm up
                 times.append((half - begun, perf_counter() - half))
+    milliseconds = {variant: np.array(times) * 1e3 for variant, times in samples.items()}
+    most = max(options.queries)
     return [
-        {"threads": threads, "queries": queries, **summary(np.array(times) * 1e3)}
-        for (threads, queries), times in samples.items()
+        {"threads": threads, "queries": queries, **summary(times, milliseconds[threads, most])}
+        for (threads, queries), times in milliseconds.items()
     ]
 
 
-def summary(milliseconds: np.ndarray) -> dict[str, dict[str, float]]:
-    """Median and quartiles of (rounds, 2) encoder and decoder times."""
+def summary(milliseconds: np.ndarray, most: np.ndarray) -> dict[str, dict[str, float]]:
+    """Median and quartiles of (rounds, 2) encoder and decoder times, and of their ratio to those at most queries."""
     columns = {
         "encoder_ms": milliseconds[:, 0],
         "decoder_ms": milliseconds[:, 1],
         "both_ms": milliseconds.sum(axis=1),
+        "decoder_by_most": milliseconds[:, 1] / most[:, 1],
+        "both_by_most": milliseconds.sum(axis=1) / most.sum(axis=1),
     }
     return {
         name: dict(zip(("low", "median", "high"), np.percentile(values, (25, 50, 75)).tolist(), strict=True))
