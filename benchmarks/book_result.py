@@ -2,6 +2,8 @@
 
 import math
 import re
+import shutil
+import subprocess
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -171,12 +173,21 @@ def decimals(first: Number, *others: Number) -> int:
 
 def _places(number: Number) -> int:
     """Digits after the point, written out in full."""
-    exponent = Decimal(repr(number)).normalize().as_tuple().exponent
+    exponent = Decimal(repr(float(number))).normalize().as_tuple().exponent
     return max(0, -int(exponent))
 
 
 def hardware() -> str:
-    """Processor, cores, and the instructions that decide how fast it computes networks."""
+    """Processor, cores, the instructions that decide how fast it computes networks, and GPUs."""
     flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     known = flags[1].split() if flags else []
-    return ", ".join([machine(), " ".join(name for name in EXTENSIONS if name in known) or "instructions unknown"])
+    instructions = " ".join(name for name in EXTENSIONS if name in known)
+    return ", ".join(part for part in (machine(), instructions, *_gpus()) if part)
+
+
+def _gpus() -> list[str]:
+    """Their names, as the driver's own tool tells them."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
