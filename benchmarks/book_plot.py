@@ -13,8 +13,6 @@ FEWEST = 3
 """Rows of one unit that are worth a picture."""
 COLOURS = {True: "#3a7d44", False: "#b23a48", None: "#5b7c99"}
 """Aim reached, missed, no aim."""
-SETTINGS = {"svg.hashsalt": "heatquery", "svg.fonttype": "none", "font.size": 8}
-"""The same rows make the same bytes."""
 
 
 def plotted(results: Mapping[str, Result]) -> dict[str, list[tuple[str, Row]]]:
@@ -33,7 +31,8 @@ def draw(results: Mapping[str, Result], file: Path) -> None:
     heights = [len(rows) + 2 for rows in panels.values()]
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(SETTINGS)
+        mpl.rc("svg", hashsalt="heatquery", fonttype="none")  # the same rows make the same bytes
+        mpl.rc("font", size=8)
         figure = Figure(figsize=(10, 0.2 * sum(heights)), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
         for panel, (unit, rows) in zip(axes, panels.items(), strict=True):

@@ -78,7 +78,7 @@ def test_a_spread_is_told_as_exactly_as_its_most_exact_number() -> None:
     ("aim", "reached"),
     [({"at_most": 1}, True), ({"at_most": 0.9}, False), ({"at_least": 1}, True), ({"at_least": 2}, False), ({}, None)],
 )
-def test_a_figure_is_judged_by_its_aim(aim: dict[str, float], reached: bool | None) -> None:
+def test_a_figure_is_judged_by_its_aim(aim: dict[str, Any], reached: bool | None) -> None:
     assert Row(claim="a", value=1, **aim).reached is reached
 
 
