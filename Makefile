@@ -19,10 +19,10 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve serve-gpu test bench lint format lock hooks clean
+.PHONY: help serve serve-gpu test bench container-test lint format lock hooks clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: .venv-serve/.ready ## start the service on 127.0.0.1:8000, or HOST=... PORT=... (environment without torch)
 	.venv-serve/bin/python $(SERVE)
@@ -36,11 +36,15 @@ test: .venv/.ready ## make the full environment and run all tests; ARGS="-k name
 bench: .venv/.ready ## measure all that this machine can, or ONLY="name ...", and write benchmarks/README.md anew
 	.venv/bin/python benchmarks/book.py --run $(ONLY) $(ARGS)
 
-lint: .venv/.ready ## ruff, formatting, types, import rules
+container-test: ## build the service's image, start it locked down and check it (buildah, podman; docs/deploy.md)
+	'$(PYTHON)' tests/container/check.py
+
+lint: .venv/.ready ## ruff, formatting, types, import rules, Dockerfiles
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 	.venv/bin/lint-imports --no-logo
+	.venv/bin/hadolint docker/serve.Dockerfile docker/train.Dockerfile
 
 format: .venv/.ready ## let ruff fix and format the code
 	.venv/bin/ruff check --fix
@@ -54,6 +58,7 @@ lock: .venv-uv/.ready ## write requirements/*.txt from pyproject.toml; ARGS=--up
 	$(COMPILE) $(ARGS) pyproject.toml --extra serve --extra client --extra ray --extra train --extra export --extra dev -o requirements/dev.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra serve --extra ray -c requirements/dev.txt -o requirements/ray.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra train --extra export -c requirements/dev.txt -o requirements/train.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt
 	$(COMPILE) $(ARGS) benchmarks/requirements-peers.in -c requirements/dev.txt -o benchmarks/requirements-peers.txt
 	$(COMPILE) $(ARGS) benchmarks/requirements-serving.in -c requirements/dev.txt -o benchmarks/requirements-serving.txt

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from service.bench.command import BenchOptions, bench
 from service.bench.command import add_arguments as add_bench_arguments
@@ -56,7 +57,9 @@ def _settings(options: Mapping[str, Any]) -> Settings | None:
             got = "" if is_secret(name) else f" (got {item['input']!r})"
             where = f"HEATQUERY_{name.upper()}: " if name else ""
             print(f"{where}{item['msg']}{got if name else ''}", file=sys.stderr)
-        return None
+    except SettingsError as error:  # a file with a secret that this user may not read, say
+        print(f"{error}: {error.__cause__}", file=sys.stderr)
+    return None
 
 
 def serve(settings: Settings) -> int:

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
+from service.cores import usable_cores
+
 # Pillow itself refuses a picture above twice its own limit, so a higher gate would promise too much.
 PILLOW_HARD_LIMIT = 178_956_970
 # Where compose and Kubernetes mount secrets: the file heatquery_api_keys is the setting HEATQUERY_API_KEYS, and so on.
@@ -230,7 +232,7 @@ class Settings(BaseSettings):
     @property
     def cores(self) -> int:
         """What a process may use of the machine."""
-        return max(1, len(os.sched_getaffinity(0)) // self.workers)
+        return max(1, usable_cores() // self.workers)
 
     @property
     def lane_count(self) -> int:

@@ -1,12 +1,12 @@
 """ONNX Runtime as the engine: on CPU, CUDA or, by its provider for that, TensorRT."""
 
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from service.cores import usable_cores
 from service.engines.base import Decoded, DecoderInputs, DeviceArray, Encoded
 from service.engines.tensorrt import Shapes, TensorRTPlan, decoder_shapes, encoder_shapes, tensorrt_options
 from service.errors import EngineError, OutOfMemoryError
@@ -170,7 +170,7 @@ def _open_session(
     if provider not in ort.get_available_providers():
         raise EngineLoadError(f"{provider} was asked for; this machine offers {ort.get_available_providers()}")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
     # Idle threads must sleep: a spinning pool takes cores from picture decoding and the other worker.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

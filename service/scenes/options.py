@@ -2,11 +2,11 @@
 
 import argparse
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from service.cores import usable_cores
 from service.scenes.kinds import RESULT_KINDS, ResultKind
 
 
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--heat", type=Path, metavar="PATH", help="density and heat as a cloud-optimised GeoTIFF; or a folder")
     add("--preview", type=Path, metavar="PATH", help="a small picture with boxes, as PNG; or a folder")
     add("--resume", action="store_true", help="go on where an earlier run ended; finished inputs are left alone")
-    add("--lanes", type=_count, default=len(os.sched_getaffinity(0)), help="tiles worked on at once; else one a core")
+    add("--lanes", type=_count, default=usable_cores(), help="tiles worked on at once; else one a core")
     add("--engine", choices=("local", "ray"), default="local", help="threads of this process, or processes of Ray's")
     add(
         "--ray-address",

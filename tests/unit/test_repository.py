@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("model", "training", "export", "service")
-REQUIREMENTS = ("build", "dev", "ray", "serve", "serve-gpu", "uv")
+REQUIREMENTS = ("build", "dev", "ray", "serve", "serve-gpu", "train", "uv")
 EXTRAS = {
     "serve": ("service",),
     "ray": ("service/scale_out",),
@@ -200,13 +200,14 @@ def test_ci_is_executable_and_stops_at_the_first_failure() -> None:
 def test_ci_ends_with_the_test_command_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").split("\n")
     commands = [line.replace(" --no-print-directory", "") for line in script if line.startswith("make ")]
-    assert commands == ["make lint", "make test"]
+    assert commands == ["make lint", "make container-test", "make test"]
     assert commands[-1] in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
 
 
 def test_lint_covers_style_format_types_and_import_rules() -> None:
     tools = [line.removeprefix(".venv/bin/") for line in make_recipe("lint")]
-    assert tools == ["ruff check", "ruff format --check", "pyright", "lint-imports --no-logo"]
+    dockerfiles = "hadolint docker/serve.Dockerfile docker/train.Dockerfile"
+    assert tools == ["ruff check", "ruff format --check", "pyright", "lint-imports --no-logo", dockerfiles]
 
 
 def test_the_service_listens_on_the_loopback_unless_told_otherwise() -> None:

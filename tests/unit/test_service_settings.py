@@ -127,6 +127,16 @@ def test_a_mounted_secret_sets_a_field(tmp_path: Path, monkeypatch: pytest.Monke
     assert keys.get_secret_value().split() == ["key-of-alice-0123", "key-of-bob-012345"]
 
 
+def test_a_mounted_secret_that_cannot_be_read_ends_the_start_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("service.settings.SECRETS", tmp_path)
+    secret = tmp_path / "heatquery_api_keys"
+    secret.write_bytes(b"\xff")  # as good as one without permission, which root does not know
+    assert main(["serve"]) == 2
+    assert "api_keys" in capsys.readouterr().err
+
+
 def test_the_environment_goes_before_a_mounted_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.settings.SECRETS", tmp_path)
     monkeypatch.setenv("HEATQUERY_MAX_PIXELS", "123")
