@@ -159,6 +159,7 @@ ENTRIES: dict[str, Entry] = {
     "scenes-seams": _scenes("seams", 5),
     "scenes-kills": _scenes("crashes", 10),
     "scenes-ray": _scenes("workers", 10),
+    "container": Entry("container", "python tests/container/check.py --json {FILE}", 10, book_rows.container),
     "training": Entry(
         "training", "python benchmarks/training_speed.py training/recipes/nano-nwpu.toml --json {FILE}", 3
     ),

@@ -43,6 +43,7 @@ TABLES: dict[Table, tuple[str, str]] = {
         "What merging windows and keeping results cost. Why so: decisions "
         "[0018](../docs/decisions/0018-store.md) and [0020](../docs/decisions/0020-windows-and-seams.md).",
     ),
+    "container": ("Container", "The image of `docker/serve.Dockerfile`, started locked down: `make container-test`."),
 }
 """Title, and what the table is about."""
 

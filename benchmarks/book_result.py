@@ -29,6 +29,7 @@ Table = Literal[
     "ablation",
     "size",
     "parts",
+    "container",
 ]
 Number = int | float
 

@@ -162,6 +162,16 @@ def engines(folder: Path) -> list[Row]:
     return rows
 
 
+def container(path: Path) -> list[Row]:
+    """Of tests/container/check.py, which ends where a call is lost: what the image weighs and how soon it serves."""
+    found = json.loads(path.read_bytes())
+    return [
+        Row(claim="image: our layers", value=found["layers_mb"], unit="MB", at_most=450),
+        Row(claim="start of the container to ready", value=found["ready_s"], unit="s", at_most=5),
+        Row(claim="memory of the container at most, 4 calls at once", value=found["memory_mb"], unit="MB", at_most=700),
+    ]
+
+
 def serving(path: Path) -> list[Row]:
     """Of benchmarks/serving.py: its aims."""
     return serving_report.verdicts(Figures.read(path))

@@ -3,11 +3,14 @@
 It needs Python alone and none of the project's environments, like whoever only deploys.
 """
 
+import argparse
+import json
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from image import (
     IMAGE,
@@ -48,39 +51,46 @@ print([folder for folder in ("/", "/app", "/opt/heatquery", "/etc", "/var/lib/he
 
 
 def main() -> int:
-    """Print a line for each fact, as soon as it is known; a wrong one raises."""
+    """Print a line for each fact, as soon as it is known; a wrong one raises. Write the figures where asked."""
+    parser = argparse.ArgumentParser(description="Build the service's image, start it locked down, and check it.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    options = parser.parse_args()
     if missing := missing_programs():
         print(f"container-test skipped: {', '.join(missing)} not installed; docs/deploy.md says how to install them")
         return 0
-    facts = 0
-    for fact in check():
+    facts, figures = 0, dict[str, float]()
+    for fact in check(figures):
         facts += 1
         print(f"ok: {fact}", flush=True)
     print(f"{facts} passed, 0 failed")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def check() -> Iterator[str]:
-    """Each fact, checked."""
+def check(figures: dict[str, float]) -> Iterator[str]:
+    """Each fact, checked; what was measured goes into the figures."""
     base = build_image()
     yield f"built on {base}"
-    yield our_layers_are_small(base)
-    with running() as (service, seconds):
-        yield it_is_ready_soon(seconds)
+    figures["layers_mb"] = our_layers_are_small(base)
+    yield f"our layers hold {figures['layers_mb']:.0f} MB"
+    with running() as (service, figures["ready_s"]):
+        yield it_is_ready_soon(figures["ready_s"])
         yield its_health_check_passes(service)
         yield it_runs_without_a_name_or_privileges(service)
         yield it_can_write_to_tmp_alone(service)
         yield it_holds_what_it_needs_and_no_more(service)
         yield it_answers_a_picture(service)
-        yield it_needs_little_memory(service)
+        figures["memory_mb"] = it_needs_little_memory(service)
+        yield f"its memory grew to {figures['memory_mb']:.0f} MB, within a limit of {MOST_MEMORY_MB} for the container"
         yield a_stop_under_load_loses_no_call(service)
 
 
-def our_layers_are_small(base: str) -> str:
-    """What the image adds to its base."""
+def our_layers_are_small(base: str) -> float:
+    """MB that the image adds to its base."""
     megabytes = (image_bytes(IMAGE) - image_bytes(base)) / 1e6
     assert megabytes < MOST_LAYERS_MB, f"our layers hold {megabytes:.0f} MB; the most is {MOST_LAYERS_MB}"
-    return f"our layers hold {megabytes:.0f} MB"
+    return megabytes
 
 
 def it_is_ready_soon(seconds: float) -> str:
@@ -123,12 +133,11 @@ def it_answers_a_picture(service: Container) -> str:
     return "it finds objects in a picture"
 
 
-def it_needs_little_memory(service: Container) -> str:
-    """Its peak so far; beyond the limit the kernel would have ended it."""
+def it_needs_little_memory(service: Container) -> float:
+    """MB at its peak so far; beyond the limit the kernel would have ended it."""
     with ThreadPoolExecutor(CALLERS) as callers:
         assert set(callers.map(lambda _: service.ask("/detect", PICTURE), range(5 * CALLERS))) == {200}
-    megabytes = int(service.status("VmHWM").split()[0]) / 1e3
-    return f"its memory grew to {megabytes:.0f} MB, within a limit of {MOST_MEMORY_MB} for the container"
+    return int(service.status("VmHWM").split()[0]) * 1024 / 1e6
 
 
 def a_stop_under_load_loses_no_call(service: Container) -> str:

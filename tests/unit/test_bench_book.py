@@ -47,7 +47,9 @@ def sections(text: str) -> Iterator[str]:
 
 def programs() -> set[str]:
     """What the commands of the book run, by the words that a document would use."""
-    return {re.findall(r"benchmarks/\w+\.py|-m \w+ \w+", entry.command)[0] for entry in ENTRIES.values()}
+    return {
+        re.findall(r"(?:benchmarks|tests/container)/\w+\.py|-m \w+ \w+", entry.command)[0] for entry in ENTRIES.values()
+    }
 
 
 @pytest.mark.parametrize(
