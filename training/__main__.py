@@ -1,16 +1,13 @@
-"""`python -m training fit | evaluate | inspect | synthesize | convert | ablate | visualize`."""
+"""`python -m training fit | evaluate | inspect | synthesize | convert | ablate | visualize`.
+
+A command imports what it needs when it is carried out: torch takes seconds to load, and `convert` does without.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
-from training.ablation.command import add_ablate, run_ablate
 from training.data.convert.cli import add_convert, convert
-from training.data.synthetic import synthesize
-from training.evaluation.report import evaluate_checkpoint
-from training.loop import fit
-from training.pictures.visualize import add_visualize, run_visualize
-from training.survey.command import inspect
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,9 +41,32 @@ def parser() -> argparse.ArgumentParser:
     scenes.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default: %(default)s)")
 
     add_convert(commands)
-    add_ablate(commands)
-    add_visualize(commands)
+    _add_ablate(commands)
+    _add_visualize(commands)
     return root
+
+
+def _add_ablate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-command to the command line."""
+    parser = commands.add_parser("ablate", help="train the variants of a grid with the same seeds and compare them")
+    parser.add_argument("grid", type=Path, help="TOML file, see training/ablation/grids/")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the ablation; the same one to go on")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: %(default)s)")
+    parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="begin no run after this time")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these variants only")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of the grid's")
+    parser.add_argument("--keep", action="store_true", help="keep the checkpoints of finished runs")
+    parser.add_argument("--table-only", action="store_true", help="compare the results that are there; run nothing")
+
+
+def _add_visualize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-command to the command line."""
+    parser = commands.add_parser("visualize", help="draw heat, mask, density, queries, detections and snake paths")
+    parser.add_argument("checkpoint", type=Path, help="folder RUN/checkpoints/step-*")
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="IMAGE")
+    parser.add_argument("--out", type=Path, required=True, help="folder for one panel per picture, NAME.png")
+    parser.add_argument("--cell", type=float, nargs=2, metavar=("X", "Y"), help="pixel whose snake paths are shown")
+    parser.add_argument("--size", type=int, help="side of the canvas (default: val_size of the run's recipe)")
 
 
 def main() -> None:
@@ -64,19 +84,31 @@ def run(arguments: argparse.Namespace) -> None:
     """Carry out the parsed command."""
     match arguments.command:
         case "fit":
+            from training.loop import fit
+
             out = arguments.out or Path("runs") / arguments.recipe.stem
             fit(arguments.recipe, out, arguments.resume, arguments.stop_after)
         case "evaluate":
+            from training.evaluation.report import evaluate_checkpoint
+
             print(evaluate_checkpoint(arguments.checkpoint, arguments.recipe, arguments.out, arguments.layers))
         case "inspect":
+            from training.survey.command import inspect
+
             print(inspect(arguments.source, arguments.images, arguments.out))
         case "synthesize":
+            from training.data.synthetic import synthesize
+
             synthesize(arguments.out, arguments.count, arguments.size, arguments.seed)
         case "convert":
             print(convert(arguments))
         case "ablate":
+            from training.ablation.command import run_ablate
+
             print(f"table: {run_ablate(arguments)}")
         case "visualize":
+            from training.pictures.visualize import run_visualize
+
             print(*run_visualize(arguments), sep="\n")
 
 

@@ -370,6 +370,11 @@ def test_a_mistake_on_the_command_line_ends_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_the_command_line_loads_torch_only_for_commands_that_use_it() -> None:
+    code = "import sys, training.__main__; training.__main__.parser(); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("change", [{"seed": 7}, {"batch_size": 3}])
 def test_a_run_is_not_resumed_with_other_batches(data: Path, tmp_path: Path, change: dict[str, int]) -> None:
     out = tmp_path / "run"

@@ -17,19 +17,6 @@ from training.ablation.session import Run, Session, claimed, worker
 from training.ablation.table import write_table
 
 
-def add_ablate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the sub-command to the command line."""
-    parser = commands.add_parser("ablate", help="train the variants of a grid with the same seeds and compare them")
-    parser.add_argument("grid", type=Path, help="TOML file, see training/ablation/grids/")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the ablation; the same one to go on")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: %(default)s)")
-    parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="begin no run after this time")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these variants only")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of the grid's")
-    parser.add_argument("--keep", action="store_true", help="keep the checkpoints of finished runs")
-    parser.add_argument("--table-only", action="store_true", help="compare the results that are there; run nothing")
-
-
 def run_ablate(arguments: argparse.Namespace) -> Path:
     """Carry out the parsed sub-command; returns the table."""
     if arguments.table_only:

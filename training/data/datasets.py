@@ -5,9 +5,7 @@ service, whose pictures come without annotations, does apply it). A picture that
 other sides than the file has is an error: its boxes would lie somewhere else.
 """
 
-import struct
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +14,8 @@ from PIL import Image
 
 from training.data.canvas import fitted_size
 from training.data.coco import Entry, Report, read_coco, usable_boxes
+from training.data.files import UNREADABLE, locate, read_picture
 from training.data.samples import Sample
-
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-"""What Pillow raises for a picture that is cut short or damaged."""
 
 
 class CocoDataset:
@@ -126,21 +122,3 @@ class CocoDataset:
             self._cache_left -= image.nbytes
             self._cache[index] = image
         return image
-
-
-def read_picture(path: Path, size: int | None) -> NDArray[np.uint8]:
-    """Decode as RGB (H, W, 3), with the longest side resized to `size` pixels unless that is None."""
-    with Image.open(path) as picture:
-        if size is None:
-            return np.array(picture.convert("RGB"))
-        target = fitted_size(picture.size, size)
-        picture.draft("RGB", target)  # a JPEG decodes at 1/2, 1/4 or 1/8 where that still covers the target
-        return np.array(picture.convert("RGB").resize(target, Image.Resampling.BILINEAR))
-
-
-def locate(images: Path, file_name: str) -> Path:
-    """The picture's path; `file_name` may or may not start with `images/`. Raises FileNotFoundError."""
-    for name in (file_name, file_name.removeprefix("images/")):
-        if (path := images / name).is_file():
-            return path
-    raise FileNotFoundError(f"there is no picture {images / file_name}, which the annotations name")

@@ -12,20 +12,10 @@ from tqdm import tqdm
 from model.checkpoint import load_detector
 from model.detector import Detector
 from training.config import Recipe
-from training.data.datasets import UNREADABLE
+from training.data.files import UNREADABLE
 from training.loop import best_device
 from training.pictures.panels import draw_panel
 from training.pictures.seeing import look
-
-
-def add_visualize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the sub-command to the command line."""
-    parser = commands.add_parser("visualize", help="draw heat, mask, density, queries, detections and snake paths")
-    parser.add_argument("checkpoint", type=Path, help="folder RUN/checkpoints/step-*")
-    parser.add_argument("pictures", type=Path, nargs="+", metavar="IMAGE")
-    parser.add_argument("--out", type=Path, required=True, help="folder for one panel per picture, NAME.png")
-    parser.add_argument("--cell", type=float, nargs=2, metavar=("X", "Y"), help="pixel whose snake paths are shown")
-    parser.add_argument("--size", type=int, help="side of the canvas (default: val_size of the run's recipe)")
 
 
 def run_visualize(arguments: argparse.Namespace) -> list[Path]:

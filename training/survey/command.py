@@ -8,7 +8,8 @@ import numpy as np
 from numpy.random import default_rng
 
 from training.config import Recipe
-from training.data.datasets import CocoDataset, read_picture
+from training.data.datasets import CocoDataset
+from training.data.files import read_picture
 from training.data.transforms import Augment
 from training.evaluation.curves import save
 from training.pictures.sheets import Tile, class_colours, sheet

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from training.data.canvas import fitted_size
 from training.data.coco import Entry, Report, read_coco, usable_boxes
-from training.data.datasets import UNREADABLE, locate
+from training.data.files import UNREADABLE, locate
 
 HASH_SIDE = 16
 """A picture is compared by HASH_SIDE x HASH_SIDE bits: which of its cells are brighter than their median."""

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from training.data.convert.records import Size
 from training.data.convert.report import Report
-from training.data.datasets import UNREADABLE
+from training.data.files import UNREADABLE
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 

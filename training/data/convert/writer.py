@@ -17,7 +17,7 @@ from training.data.convert.pictures import open_picture, stored_size
 from training.data.convert.records import Box, Dataset, Picture, Size
 from training.data.convert.report import Report
 from training.data.convert.sources import check_unique
-from training.data.datasets import UNREADABLE
+from training.data.files import UNREADABLE
 
 
 @dataclass(frozen=True)
