@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve serve-gpu test bench container-test lint format lock hooks clean
+.PHONY: help serve serve-gpu test bench container-test lint format docs audit lock hooks clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ format: .venv/.ready ## let ruff fix and format the code
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
+docs: .venv-docs/.ready ## build the site into build/site/; a link that leads nowhere fails it
+	.venv-docs/bin/sphinx-build -c docs -b html --fail-on-warning --keep-going -q . build/site
+
+audit: .venv-audit/.ready .venv-serve/.ready ## known vulnerabilities, licences and SBOM, into build/audit/ (needs the network)
+	.venv-audit/bin/python tools/audit.py .venv-serve/bin/python
+
 hooks: .venv/.ready ## run these checks before each commit
 	.venv/bin/pre-commit install
 
@@ -63,11 +69,13 @@ lock: .venv-uv/.ready ## write requirements/*.txt from pyproject.toml; ARGS=--up
 	$(COMPILE) $(ARGS) benchmarks/requirements-peers.in -c requirements/dev.txt -o benchmarks/requirements-peers.txt
 	$(COMPILE) $(ARGS) benchmarks/requirements-serving.in -c requirements/dev.txt -o benchmarks/requirements-serving.txt
 	$(COMPILE) $(ARGS) benchmarks/requirements-scenes.in -c requirements/dev.txt -o benchmarks/requirements-scenes.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra serve --group docs -c requirements/dev.txt -o requirements/docs.txt
+	$(COMPILE) $(ARGS) --group audit -c requirements/dev.txt -o requirements/audit.txt
 	$(COMPILE) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) $(ARGS) --group uv -o requirements/uv.txt
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-serve .venv-serve-gpu .venv-uv build dist
+	rm -rf .venv .venv-serve .venv-serve-gpu .venv-docs .venv-audit .venv-uv build dist
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find model training export service tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
@@ -91,3 +99,5 @@ endef
 $(eval $(call environment,.venv,requirements/dev.txt))
 $(eval $(call environment,.venv-serve,requirements/serve.txt))
 $(eval $(call environment,.venv-serve-gpu,requirements/serve-gpu.txt))
+$(eval $(call environment,.venv-docs,requirements/docs.txt))
+$(eval $(call environment,.venv-audit,requirements/audit.txt))

@@ -7,6 +7,8 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("model", "training", "export", "service")
-REQUIREMENTS = ("build", "dev", "ray", "serve", "serve-gpu", "train", "uv")
+REQUIREMENTS = ("audit", "build", "dev", "docs", "ray", "serve", "serve-gpu", "train", "uv")
 EXTRAS = {
     "serve": ("service",),
     "ray": ("service/scale_out",),
@@ -183,10 +185,14 @@ def test_no_two_test_files_have_the_same_name() -> None:
     assert not [name for name, count in names.items() if count > 1]
 
 
-def test_no_stage_can_unpickle() -> None:
+def test_nothing_unpickles() -> None:
     modules = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-    calls = re.compile(r"\btorch\.(load|jit\.load|package)\b|allow_pickle\s*=\s*True|weights_only\s*=\s*False")
-    for path, source in stage_sources():
+    calls = re.compile(
+        r"\btorch\.(jit\.load|package)\b|\btorch\.load\((?![^)]*weights_only=True)|\b(pandas|pd)\.read_pickle\b"
+        r"|allow_pickle\s*=\s*True|weights_only\s*=\s*False|\byaml\.(unsafe_|full_)?load(_all)?\("
+    )
+    benchmarks = ((path, path.read_text(encoding="utf-8")) for path in (ROOT / "benchmarks").rglob("*.py"))
+    for path, source in chain(stage_sources(), benchmarks):
         assert not modules & {module.partition(".")[0] for module in imported_modules(source)}, path
         assert not calls.search(source), path
 
@@ -240,3 +246,13 @@ def test_links_between_the_documents_lead_somewhere() -> None:
     for page in pages:
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} -> {target}"
+
+
+def test_every_page_has_a_place_on_the_site() -> None:
+    conf = ast.parse((ROOT / "docs" / "conf.py").read_text(encoding="utf-8"))
+    values = {ast.unparse(node.targets[0]): node.value for node in conf.body if isinstance(node, ast.Assign)}
+    contents, parts = (ast.literal_eval(values[name]) for name in ("CONTENTS", "PARTS"))
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    names = {path.relative_to(ROOT).with_suffix("").as_posix() for path in pages} - {"README"}
+    below = {name for name in names for pattern in parts.values() if fnmatchcase(name, pattern)}
+    assert {page for listed in contents.values() for page in listed} == names - below
