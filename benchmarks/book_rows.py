@@ -173,10 +173,25 @@ def container(path: Path) -> list[Row]:
 
 
 def serving(path: Path) -> list[Row]:
-    """Of benchmarks/serving.py: its aims."""
-    return serving_report.verdicts(Figures.read(path))
+    """Of benchmarks/serving.py: its aims, and what every server does."""
+    found = Figures.read(path)
+    rows = serving_report.verdicts(found)
+    if part := found.saturation:
+        rates = {server: Spread.of(np.array(part.rates(server))) for server in part.rounds}
+        rows += [Row.of(f"calls a second at saturation: {server}", rate) for server, rate in rates.items()]
+    if part := found.latency:
+        waits = {server: Spread.of(np.array(part.p99(server))) for server in part.rounds}
+        rows += [Row.of(f"p99 at {part.load:.0%} load: {server}", wait, "ms") for server, wait in waits.items()]
+    return rows
 
 
 def scenes(path: Path) -> list[Row]:
-    """Of benchmarks/scenes.py: its aims."""
-    return scene_report.verdicts(SceneFigures.read(path))
+    """Of benchmarks/scenes.py: its aims, and what every tool does."""
+    found = SceneFigures.read(path)
+    rows = scene_report.verdicts(found)
+    if part := found.compared:
+        megapixels = part.side**2 / 1e6
+        for name, tool in {"ours": part.ours, **{f"SAHI, {key}": tool for key, tool in part.theirs.items()}}.items():
+            speed = Spread.of(np.array([megapixels / run.wall_seconds for run in tool.runs]))
+            rows += [Row.of(f"{name}: speed", speed, "MP/s"), Row(claim=f"{name}: AP", value=tool.accuracy.ap)]
+    return rows
