@@ -163,6 +163,11 @@ ENTRIES: dict[str, Entry] = {
     "training": Entry(
         "training", "python benchmarks/training_speed.py training/recipes/nano-nwpu.toml --json {FILE}", 3
     ),
+    "training-fp32": Entry(  # where the CPU has no bf16, a step in it takes six times as long
+        "training",
+        "python benchmarks/training_speed.py training/recipes/nano-nwpu.toml --variants fp32 --rounds 4 --json {FILE}",
+        2,
+    ),
     "hosts-dino": _hosts("dino_d3q_r50"),
     "hosts-deformable": _hosts("deformable_detr_d3q_r50"),
     "ablation": Entry(
