@@ -15,6 +15,8 @@ from service.metrics_of_workers import FOLDER_VARIABLE, WorkersCollector
 
 Stage = Literal["queue", "preprocess", "encode", "decode", "postprocess"]
 Batched = Literal["encode", "decode"]
+TileOutcome = Literal["detected", "skipped"]
+SceneEnd = Literal["done", "failed"]
 _Join = Literal["livesum", "livemin", "livemax"]  # how one gauge is made of those of the processes that live
 
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -44,6 +46,7 @@ class Metrics:
             ProcessCollector(registry=self._registry)
         self._declare_requests()
         self._declare_work()
+        self._declare_scenes()
         self._declare_state()
 
     def _declare_requests(self) -> None:
@@ -69,6 +72,13 @@ class Metrics:
         self._queries = self._histogram("query_count", "Decoder queries (K) of one picture", _QUERIES)
         self._estimated = self._histogram("estimated_count", "Objects in one picture, by its density map", _OBJECTS)
         self._detections = self._histogram("detections", "Detections in one answer", _OBJECTS)
+
+    def _declare_scenes(self) -> None:
+        self.scenes_open = self._gauge("scenes_open", "Scenes that wait or are worked on", workers="livemax")
+        ends = self._counter("scenes_ended", "Scenes that were worked on to an end", "state")
+        self._scenes_ended = {state: ends.labels(state) for state in get_args(SceneEnd)}
+        tiles = self._counter("scene_tiles", "Tiles of scenes: seen by the model, or empty (skipped)", "outcome")
+        self._scene_tiles = {outcome: tiles.labels(outcome) for outcome in get_args(TileOutcome)}
 
     def _declare_state(self) -> None:
         self._ready = self._gauge("ready", "1 once the model is proven and warm, in every process", workers="livemin")
@@ -108,6 +118,14 @@ class Metrics:
     def detections(self, number: int) -> None:
         """One answer has this many detections."""
         self._detections.observe(number)
+
+    def scene_tile(self, outcome: TileOutcome) -> None:
+        """One tile of a scene is finished."""
+        self._scene_tiles[outcome].inc()
+
+    def scene_ended(self, state: SceneEnd) -> None:
+        """One scene has its result, or never will."""
+        self._scenes_ended[state].inc()
 
     def rejected(self, reason: str) -> None:
         """One call was not answered as asked; `reason` is a problem's code, or `cancelled`.

@@ -37,7 +37,7 @@ class Runtime:
         self.tracing = Tracing.to(settings.otlp_endpoint)
         self.gate = Gate(settings.queue, settings.deadline_seconds)
         self.pool = WorkPool(settings.picture_threads)
-        self.scenes = Scenes(settings)
+        self.scenes = Scenes(settings, self.metrics)
         self.store = MeasuredStore(open_store(settings), self.metrics)
         self.status: Status = "loading"
         self.reason = "the model is loading"

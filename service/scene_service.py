@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from service.analysis import ModelResult
 from service.detections import DetectionOptions
 from service.errors import SceneQueueFullError, SceneStateError, UnknownSceneError
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.predictor import Predictor
 from service.scene_schemas import SceneQuery
@@ -37,8 +38,8 @@ _LOOK_SECONDS = 2.0  # until a first scene is seen that came by another process
 class Scenes:
     """Receives scenes, works on them in a thread, and hands out what was found."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
         quota = Quota(settings.scene_queue, settings.scene_disk_bytes)
         self._store = SceneStore(scenes_folder(settings), quota, settings.scene_hours * 3600)
         self._worker: SceneWorker | None = None
@@ -65,7 +66,8 @@ class Scenes:
         def make() -> "SceneWorker":
             from service.scenes.worker import Bench, SceneWorker
 
-            return SceneWorker(self._store, Bench(pipeline.predictor, detect, pipeline.scheduler.most_scene_tiles + 1))
+            bench = Bench(pipeline.predictor, detect, pipeline.scheduler.most_scene_tiles + 1)
+            return SceneWorker(self._store, bench, self._metrics)
 
         self._worker = await asyncio.to_thread(make)
         self._worker.start()

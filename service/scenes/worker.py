@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from service.errors import ServiceError
+from service.metrics import Metrics
 from service.scenes.job_results import complete_results
 from service.scenes.jobs import UNFINISHED, Job
 from service.scenes.recipe import Scene, SceneModel, SceneRequest, prepare_scene
@@ -43,8 +44,8 @@ class Bench:
 class SceneWorker:
     """Works until it is stopped; what it was at goes on with the next start, or in another process."""
 
-    def __init__(self, store: SceneStore, bench: Bench) -> None:
-        self._store, self._bench = store, bench
+    def __init__(self, store: SceneStore, bench: Bench, metrics: Metrics) -> None:
+        self._store, self._bench, self._metrics = store, bench, metrics
         self._stop, self._wake = threading.Event(), threading.Event()
         self._leave_job = threading.Event()
         self._thread = threading.Thread(target=self._work, name="heatquery-scenes", daemon=True)
@@ -88,7 +89,9 @@ class SceneWorker:
         if monotonic() - self._swept >= _SWEEP_SECONDS:
             self._store.sweep()
             self._swept = monotonic()
-        return any(self._advance(job) for job in self._store.jobs.unfinished())
+        jobs = self._store.jobs.unfinished()
+        self._metrics.scenes_open.set(len(jobs))
+        return any(self._advance(job) for job in jobs)
 
     def _advance(self, job: Job) -> bool:
         """One step of a job; false where another process is at it."""
@@ -111,8 +114,8 @@ class SceneWorker:
 
     def _fail(self, job: Job, reason: str) -> None:
         """Note it; a full disk may have no room even for that, and then the next look tries again."""
-        if not self._stop.is_set():
-            self._store.jobs.move(job.id, UNFINISHED, "failed", error=reason)
+        if not self._stop.is_set() and self._store.jobs.move(job.id, UNFINISHED, "failed", error=reason):
+            self._metrics.scene_ended("failed")
 
     def _read(self, job: Job) -> None:
         """Check the file, plan the tiles, and begin a table of them or go on with the one there is."""
@@ -144,7 +147,7 @@ class SceneWorker:
             self._leave_job.clear()
             if self._stop.is_set():
                 return
-            note = _Note(self._store, job, table, self._leave_job)
+            note = _Note(self._store, job, table, self._leave_job, self._metrics)
             bench = self._bench
             if scan_scene(scene, table, bench.detect, bench.lanes, self._leave_job, note.report, bench.lease_seconds):
                 note.write()
@@ -155,7 +158,8 @@ class SceneWorker:
         folder = self._store.folder_of(job)
         scene = self._prepare(job, folder)
         objects = complete_results(scene, job, folder, self._bench.model)
-        self._store.jobs.move(job.id, ("merging",), "done", objects=objects)
+        if self._store.jobs.move(job.id, ("merging",), "done", objects=objects):
+            self._metrics.scene_ended("done")
 
     def _prepare(self, job: Job, folder: JobFolder) -> Scene:
         return prepare_scene(folder.scene, SceneRequest.from_json(job.request), self._bench.model)
@@ -169,13 +173,14 @@ def _begin_table(scene: Scene, folder: JobFolder) -> None:
 class _Note:
     """Writes down how far a job is, now and then, and ends the work on one that no longer runs."""
 
-    def __init__(self, store: SceneStore, job: Job, table: TileTable, ends: threading.Event) -> None:
-        self._store, self._job, self._table, self._ends = store, job, table, ends
+    def __init__(self, store: SceneStore, job: Job, table: TileTable, ends: threading.Event, metrics: Metrics) -> None:
+        self._store, self._job, self._table, self._ends, self._metrics = store, job, table, ends, metrics
         self._begun, self._written = monotonic(), 0.0
         self._done_before = table.counts().done
 
-    def report(self, _: Finished) -> None:
+    def report(self, tile: Finished) -> None:
         """Called after each tile."""
+        self._metrics.scene_tile("skipped" if tile.skipped else "detected")
         if monotonic() - self._written >= _NOTE_SECONDS and not self.write():
             self._ends.set()
 

@@ -13,10 +13,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from metrics_page import samples
 from service.analysis import ModelResult
 from service.detections import DetectionOptions
 from service.errors import EngineError, StorageError
 from service.manifest import ModelFolder, load_model_folder
+from service.metrics import Metrics
 from service.raster import RasterOptions
 from service.scenes import worker as worker_module
 from service.scenes.job_results import make_result
@@ -45,8 +47,13 @@ def store(tmp_path: Path) -> Iterator[SceneStore]:
 
 
 @pytest.fixture
-def make_worker(store: SceneStore, model: ModelFolder) -> Make:
-    return lambda detect=toy_detect, lanes=2: SceneWorker(store, Bench(model, detect, lanes, lease_seconds=5))
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def make_worker(store: SceneStore, model: ModelFolder, metrics: Metrics) -> Make:
+    return lambda detect=toy_detect, lanes=2: SceneWorker(store, Bench(model, detect, lanes, lease_seconds=5), metrics)
 
 
 def send(store: SceneStore, width: int = 900, height: int = 500, heat: bool = False) -> Job:
@@ -98,6 +105,15 @@ def test_results_of_many_thresholds_do_not_fill_the_disk(
         path = make_result(store.get(job.id), store.folder_of(job), model, "csv", options)
         assert path.exists()
     assert len(list(store.folder_of(job).path.glob("result-*"))) == 8
+
+
+def test_scenes_and_their_tiles_are_counted(store: SceneStore, make_worker: Make, metrics: Metrics) -> None:
+    job = send(store)
+    work_to_the_end(make_worker())
+    page = samples(metrics.render("")[0])
+    assert page['heatquery_scene_tiles_total{outcome="detected"}'] == store.get(job.id).tiles
+    assert page['heatquery_scenes_ended_total{state="done"}'] == 1
+    assert page["heatquery_scenes_open"] == 0
 
 
 def test_jobs_are_done_oldest_first(store: SceneStore, make_worker: Make) -> None:
@@ -251,7 +267,7 @@ def test_an_unusable_folder_is_complained_of_once(
     monkeypatch.setattr(worker_module, "_LOOK_SECONDS", 0.01)
     (tmp_path / "scenes").mkdir()
     (tmp_path / "scenes" / "jobs.sqlite").mkdir()
-    worker = SceneWorker(SceneStore(tmp_path / "scenes", Quota(1, 1), 1), Bench(model, toy_detect, 1))
+    worker = SceneWorker(SceneStore(tmp_path / "scenes", Quota(1, 1), 1), Bench(model, toy_detect, 1), Metrics())
     with caplog.at_level(logging.ERROR):
         worker.start()
         time.sleep(0.3)
