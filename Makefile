@@ -31,7 +31,7 @@ serve-gpu: .venv-serve-gpu/.ready ## the same on a GPU (needs the CUDA 13 and cu
 	HEATQUERY_PROVIDER=cuda .venv-serve-gpu/bin/python $(SERVE)
 
 test: .venv/.ready ## make the full environment and run all tests; ARGS="-k name" narrows them
-	.venv/bin/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 bench: .venv/.ready ## measure all that this machine can, or ONLY="name ...", and write benchmarks/README.md anew
 	.venv/bin/python benchmarks/book.py --run $(ONLY) $(ARGS)

@@ -14,6 +14,15 @@ from training.data.samples import Targets
 # Fixtures that several folders of tests share.
 pytest_plugins = ["both_clients", "ray_cluster", "redis_server", "toy_service"]
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and those around one costly export, too."""
+    for item in items:
+        around_export = item.path.parent.name == "parity" and "exported" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("parity" if around_export else str(item.path)))
+
+
 TINY = DetectorConfig(
     classes=("plane", "ship", "tank"),
     width=16,

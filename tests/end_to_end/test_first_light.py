@@ -29,6 +29,7 @@ OVERRIDES = {
     "blocks": [1, 1, 1],
     "k_min": 20,
     "k_max": 60,
+    "layers": 1,
     "classes": list(CLASSES),
     "train_size": SIDE,
     "val_size": SIDE,
