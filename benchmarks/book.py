@@ -76,7 +76,9 @@ def measure(entry: Entry, commit: str) -> Result:
 
 
 def write_book(results: Mapping[str, Result], page: Path) -> None:
-    """Page, and plots in a folder beside it."""
+    """Page, and plots in a folder beside it; in the order of the catalogue."""
+    places = list(ENTRIES)
+    results = dict(sorted(results.items(), key=lambda item: places.index(item[0].partition(".")[0])))
     page.write_text(render(results), encoding="utf-8")
     plots = page.parent / "plots"
     plots.mkdir(exist_ok=True)

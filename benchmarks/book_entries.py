@@ -148,7 +148,7 @@ ENTRIES: dict[str, Entry] = {
     "serving-compared": _serving("choice saturation latency", 15, " --peers {SERVING_PEERS}"),
     "serving-overhead": _serving("overhead", 2),
     "serving-mixed": _serving("mixed", 4),
-    "serving-overload": _serving("overload", 3, " --set HEATQUERY_HEAT_STORE_BYTES=33554432"),
+    "serving-overload": _serving("overload", 3),
     "serving-start": _serving("start", 1),
     "serving-soak": _serving("start", 32, " --soak 30"),
     "serving-memory": Entry(
