@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,6 +62,8 @@ def fit(recipe_path: Path, out: Path, resume: bool = False, stop_after: int | No
     pictures, val_pictures = train_set(recipe), val_set(recipe)
     processes.say(f"train: {pictures.report}")
     trainer = Trainer(recipe, processes)
+    if recipe.run.precision == "bf16" and trainer.device.type == "cpu" and not _has_bf16(torch.cpu.get_capabilities()):
+        processes.say('this CPU has no instructions for bf16: precision = "fp32" under [run] is several times as fast')
     first = begin(trainer, checkpoint, out)
     last = recipe.run.steps if stop_after is None else min(recipe.run.steps, stop_after)
     if checkpoint is not None and first >= last:
@@ -79,6 +81,11 @@ def fit(recipe_path: Path, out: Path, resume: bool = False, stop_after: int | No
     assert final is not None  # the last step wrote one
     processes.say(f"checkpoint: {final}")
     return final
+
+
+def _has_bf16(capabilities: Mapping[str, object]) -> bool:
+    """Whether a CPU multiplies in bf16 by itself; of other makes than x86 it is not known, and taken for granted."""
+    return any(capabilities.get(name, True) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def begin(trainer: Trainer, checkpoint: Path | None, out: Path) -> int:

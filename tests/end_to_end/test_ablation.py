@@ -34,6 +34,7 @@ def tiny_recipe(data: Path) -> dict[str, dict[str, Any]]:
     recipe["augment"] |= {"crop": SIDE}
     recipe["denoising"] |= {"queries": 8}
     recipe["run"] |= {"steps": 2, "batch_size": 2, "threads": 1, "workers": 0, "checkpoint_every": 1, "log_every": 1}
+    recipe["run"] |= {"precision": "fp32"}
     return recipe
 
 

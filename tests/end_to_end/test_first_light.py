@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 import training
 from training.loop import fit
 
-SIDE, PICTURES, STEPS = 128, 8, 260
+SIDE, PICTURES, STEPS = 128, 8, 200
 READY_SECONDS = 60
 CLASSES = ("vehicle", "storage tank")
 OVERRIDES = {
@@ -50,6 +50,7 @@ OVERRIDES = {
     "ema_decay": 0.97,
     "steps": STEPS,
     "batch_size": PICTURES,
+    "precision": "fp32",
     "threads": 0,
     "workers": 0,
     "checkpoint_every": STEPS,

@@ -389,3 +389,19 @@ def test_a_start_from_weights_that_do_not_fit_at_all_is_refused(data: Path, tmp_
     recipe = write(tiny_recipe(data, init=checkpoint), tmp_path / "other.toml")
     with pytest.raises(ValueError, match=r"no weight of .* fits this model"):
         fit(recipe, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "told"), [({"avx512_bf16": False, "amx_bf16": False}, 1), ({"avx512_bf16": True}, 0), ({}, 0)]
+)
+def test_a_run_in_bf16_is_told_of_a_cpu_that_has_none(
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capabilities: dict[str, bool],
+    told: int,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    fit(write(tiny_recipe(data, precision="bf16", steps=1), tmp_path / "recipe.toml"), tmp_path / "run")
+    assert capsys.readouterr().out.count("this CPU has no instructions for bf16") == told
