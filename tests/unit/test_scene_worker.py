@@ -111,8 +111,8 @@ def test_scenes_and_their_tiles_are_counted(store: SceneStore, make_worker: Make
     job = send(store)
     work_to_the_end(make_worker())
     page = samples(metrics.render("")[0])
-    assert page['heatquery_scene_tiles_total{outcome="detected"}'] == store.get(job.id).tiles
-    assert page['heatquery_scenes_ended_total{state="done"}'] == 1
+    assert page["heatquery_scene_tiles_total{outcome=detected}"] == store.get(job.id).tiles
+    assert page["heatquery_scenes_ended_total{state=done}"] == 1
     assert page["heatquery_scenes_open"] == 0
 
 
