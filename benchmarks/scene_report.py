@@ -21,7 +21,6 @@ from benchmarks.scene_figures import (
     Workers,
 )
 from benchmarks.serving_figures import ratio
-from benchmarks.serving_report import aims_table
 
 BEGIN, END = "<!-- scenes: begin -->", "<!-- scenes: end -->"
 MOST_MB, MEMORY_PERCENT, TIME_PERCENT = 1_200, 10, 10
@@ -29,11 +28,11 @@ LEAST_SPEED, LEAST_WORKERS, SEAM_AP = 3.0, 1.6, 0.01
 
 
 def report(figures: SceneFigures) -> list[str]:
-    """The aims first, then a section for each part that was measured, with where and when."""
-    lines = aims_table(verdicts(figures))
+    """A section for each part that was measured, with where and when."""
+    lines: list[str] = []
     for title, part, section in _sections(figures):
-        lines += ["", f"### {title}", "", _origin(part), "", *section]
-    return lines
+        lines += [f"### {title}", "", _origin(part), "", *section, ""]
+    return lines[:-1]
 
 
 def _sections(figures: SceneFigures) -> Iterator[tuple[str, ScenePart, Iterator[str]]]:

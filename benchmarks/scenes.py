@@ -18,10 +18,11 @@ from benchmarks.scene_compare import measure_compared, measure_workers, ray_is_t
 from benchmarks.scene_crash import measure_crashes
 from benchmarks.scene_figures import SceneFigures, ScenePart
 from benchmarks.scene_growth import measure_growth
-from benchmarks.scene_report import BEGIN, END, report
+from benchmarks.scene_report import BEGIN, END, report, verdicts
 from benchmarks.scene_runs import SceneBench
 from benchmarks.scene_seams import measure_seams
 from benchmarks.serving import provenance
+from benchmarks.serving_report import aims_table
 from service.manifest import load_model_folder
 
 PARTS: dict[str, Callable[[SceneBench, argparse.Namespace], ScenePart]] = {
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures = figures.model_copy(update={name: PARTS[name](bench, options)})
         figures.write(options.json)
     lines = report(figures)
-    print("\n".join(lines))
+    print("\n".join([*aims_table(verdicts(figures)), "", *lines]))
     if options.page:
         write_page(options.page, lines, BEGIN, END)
 

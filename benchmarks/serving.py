@@ -26,7 +26,7 @@ from benchmarks.serving_endurance import measure_overload, measure_soak
 from benchmarks.serving_figures import Figures, Part, Provenance
 from benchmarks.serving_pictures import read_pictures
 from benchmarks.serving_plot import plot
-from benchmarks.serving_report import BEGIN, END, report
+from benchmarks.serving_report import BEGIN, END, aims_table, report, verdicts
 from export.manifest import commit_of
 from service.manifest import Manifest
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wanted = options.only or [name for name in PARTS if getattr(figures, name) is None]
         figures = measure(bench, figures, wanted, options)
     lines = report(figures)
-    print("\n".join(lines))
+    print("\n".join([*aims_table(verdicts(figures)), "", *lines]))
     if options.page:
         write_page(options.page, lines, BEGIN, END)
     if options.figure and figures.curve:

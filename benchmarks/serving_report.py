@@ -32,11 +32,11 @@ FULL_SPEED = 0.95
 
 
 def report(figures: Figures) -> list[str]:
-    """The aims first, then a section for each part that was measured, with where and when."""
-    lines = aims_table(verdicts(figures))
+    """A section for each part that was measured, with where and when."""
+    lines: list[str] = []
     for title, part, section in _sections(figures):
-        lines += ["", f"### {title}", "", _origin(part), "", *section]
-    return lines
+        lines += [f"### {title}", "", _origin(part), "", *section, ""]
+    return lines[:-1]
 
 
 def aims_table(rows: Iterable[Row]) -> list[str]:

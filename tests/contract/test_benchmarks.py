@@ -94,7 +94,7 @@ def test_serving_weighs_a_call_over_http_against_the_bare_graphs(
     run("serving.py", toy_models / "toy" / "1", *options, "--only", "overhead", "--scale", 0.05)
     figures = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert len(figures["overhead"]["bare_ms"]) == len(figures["overhead"]["served_ms"]) == 6
-    assert "| overhead over the bare graphs (" in page.read_text(encoding="utf-8")
+    assert "### Overhead over the bare graphs" in page.read_text(encoding="utf-8")
 
 
 def test_the_cost_of_keeping_a_result_is_measured(model_folder: Path, data_set: Path, tmp_path: Path) -> None:
