@@ -132,8 +132,8 @@ def _kept_answer(client: httpx.Client, picture: bytes) -> dict[str, Any]:
     for _ in range(5):
         answer = client.post("/detect", files={"file": picture}).json()
         if client.get("/heatmap", params={"image_id": answer["image_id"]}).status_code == 200:
-            break
-    return answer
+            return answer
+    return pytest.fail("no heat was kept in five calls")
 
 
 def test_replicas_need_a_shared_store(monkeypatch: pytest.MonkeyPatch) -> None:
