@@ -54,7 +54,7 @@ docs: .venv-docs/.ready ## build the site into build/site/; a link that leads no
 	.venv-docs/bin/sphinx-build -c docs -b html --fail-on-warning --keep-going -q . build/site
 
 audit: .venv-audit/.ready .venv-serve/.ready ## known vulnerabilities, licences and SBOM, into build/audit/ (needs the network)
-	.venv-audit/bin/python tools/audit.py .venv-serve/bin/python
+	.venv-audit/bin/python requirements/audit.py .venv-serve/bin/python
 
 hooks: .venv/.ready ## run these checks before each commit
 	.venv/bin/pre-commit install

@@ -45,7 +45,7 @@ def main(python: str) -> int:
 
     faults = forbidden(licences)
     for name in faults:
-        say(f"LICENCE  {name}: not in ALLOWED of tools/audit.py; replace the package, or add it with a reason")
+        say(f"LICENCE  {name}: not in ALLOWED of requirements/audit.py; replace the package, or add it with a reason")
     report = vulnerabilities()
     found, skipped = known_faults(report), unaudited(report)
     for fault in found:
