@@ -77,7 +77,7 @@ lock: .venv-uv/.ready ## write requirements/*.txt from pyproject.toml; ARGS=--up
 clean: ## remove environments and caches
 	rm -rf .venv .venv-serve .venv-serve-gpu .venv-docs .venv-audit .venv-uv build dist
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find model training export service tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find model training export service tests benchmarks docs requirements -name __pycache__ -prune -exec rm -rf {} +
 
 .venv-uv/.ready: requirements/uv.txt
 	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

@@ -76,7 +76,13 @@ def measure(entry: Entry, commit: str) -> Result:
 
 
 def write_book(results: Mapping[str, Result], page: Path) -> None:
-    """Page, and plots in a folder beside it; in the order of the catalogue."""
+    """Page, and plots in a folder beside it; in the order of the catalogue.
+
+    Raises:
+        ValueError: a result of no entry.
+    """
+    if odd := [name for name in results if name.partition(".")[0] not in ENTRIES]:
+        raise ValueError(f"no entry of the book for {', '.join(odd)}: delete it from results/, or name it after one")
     places = list(ENTRIES)
     results = dict(sorted(results.items(), key=lambda item: places.index(item[0].partition(".")[0])))
     page.write_text(render(results), encoding="utf-8")
@@ -94,7 +100,8 @@ def _chosen(names: Sequence[str]) -> list[str]:
         if name not in ENTRIES:
             sys.exit(f"the book has no {name!r}; it has {', '.join(ENTRIES)}")
         if missing := ENTRIES[name].missing:
-            sys.exit(f"{name} needs {'; '.join(f'{word}: {NEEDS[word].what}' for word in missing)}")
+            told = (f"{word}: {NEEDS[word].what}" if word in NEEDS else f"{word}, installed" for word in missing)
+            sys.exit(f"{name} needs {'; '.join(told)}")
     for name, entry in () if names else ENTRIES.items():
         if entry.missing:
             print(f"left out: {name} needs {', '.join(entry.missing)}")

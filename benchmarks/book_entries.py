@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from string import Formatter
 
 from benchmarks import book_rows
@@ -27,12 +28,16 @@ class Need:
 NEEDS = {
     "NWPU": Need("NWPU VHR-10: folder with images/ and instances_val.json", "../shared/data/nwpu-vhr10"),
     "GDIT": Need("gdit-airport: a folder of the same form", "../shared/data/gdit-airport"),
-    "NANO_GDIT": Need("checkpoint of training/recipes/nano-gdit.toml, which trains for about 93 minutes"),
+    "NANO_GDIT": Need(
+        "checkpoint of training/recipes/nano-gdit.toml, which trains for about 93 minutes, on the default of GDIT"
+    ),
     "PEER_GRAPHS": Need("folder that benchmarks/peer_models.py has filled"),
     "SERVING_PEERS": Need("interpreter of an environment with benchmarks/requirements-serving.txt"),
     "SAHI": Need("interpreter of an environment with benchmarks/requirements-scenes.txt"),
     "REDIS": Need("address of a Redis that may be written to"),
-    "ABLATION_MINUTES": Need("minutes after which no further run is begun; those that are there are gone on from"),
+    "ABLATION_MINUTES": Need(
+        "minutes after which no further run is begun; goes on from those that are there, on the default of NWPU"
+    ),
 }
 
 
@@ -46,6 +51,8 @@ class Entry:
     minutes: float
     """On two cores."""
     rows: ReadRows = read_rows
+    programs: tuple[str, ...] = ()
+    """What must be installed."""
     figures: str = "{FILE}"
     """What `rows` reads: the file, or something beside it or in the repository."""
 
@@ -57,8 +64,8 @@ class Entry:
 
     @property
     def missing(self) -> list[str]:
-        """Those that have none on this machine."""
-        return [word for word in self.needs if not value_of(word)]
+        """Those that have none on this machine, and programs that are not installed."""
+        return [word for word in self.needs if not value_of(word)] + [name for name in self.programs if not which(name)]
 
     @property
     def told(self) -> str:
@@ -154,12 +161,18 @@ ENTRIES: dict[str, Entry] = {
     "serving-memory": Entry(
         "serving", f"python benchmarks/latency.py {MODEL} --rounds 1 --json {{FILE}}", 1, book_rows.memory
     ),
-    "scenes-growth": _scenes("growth", 10),
-    "scenes-sahi": _scenes("compared", 10, " --sahi {SAHI}"),
-    "scenes-seams": _scenes("seams", 5),
+    "scenes-growth": _scenes("growth", 15, " --lanes 1"),
+    "scenes-sahi": _scenes("compared", 12, " --sahi {SAHI} --side 10000 --rounds 2 --lanes 1"),
+    "scenes-seams": _scenes("seams", 12, " --side 20000 --lanes 1"),
     "scenes-kills": _scenes("crashes", 10),
-    "scenes-ray": _scenes("workers", 10),
-    "container": Entry("container", "python tests/container/check.py --json {FILE}", 10, book_rows.container),
+    "scenes-ray": _scenes("workers", 6, " --side 10000 --rounds 2"),
+    "container": Entry(
+        "container",
+        "python tests/container/check.py --json {FILE}",
+        10,
+        book_rows.container,
+        programs=("buildah", "podman", "runc", "debootstrap"),
+    ),
     "training": Entry(
         "training", "python benchmarks/training_speed.py training/recipes/nano-nwpu.toml --json {FILE}", 3
     ),

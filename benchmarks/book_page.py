@@ -60,8 +60,8 @@ be. Words in capitals in commands are environment variables, listed at the end.
 make bench                             # all that this machine can run; figures, tables and plots are written anew
 make bench ONLY="accuracy depth"       # some of it
 make bench ONLY=peers PEER_GRAPHS=...  # with what it needs
-python benchmarks/book.py --list       # what there is, how long it takes, what it needs
-python benchmarks/book.py              # tables and plots anew from benchmarks/results/, without measuring
+.venv/bin/python benchmarks/book.py --list       # what there is, how long it takes, what it needs
+.venv/bin/python benchmarks/book.py              # tables and plots anew from benchmarks/results/, without measuring
 ```
 """
 

@@ -1,6 +1,7 @@
 """Build the detectors that ours are compared with, and write them as ONNX files for benchmarks/peers.py.
 
-    uv venv PEERS && uv pip sync --python PEERS/bin/python --require-hashes benchmarks/requirements-peers.txt
+    .venv-uv/bin/uv venv PEERS
+    .venv-uv/bin/uv pip sync --python PEERS/bin/python --require-hashes benchmarks/requirements-peers.txt
     PEERS/bin/python benchmarks/peer_models.py --cache DIR
 
 Building them needs an environment of its own. Nothing of the product, its tests or the other benchmarks imports

@@ -1,6 +1,7 @@
 """Weigh and time `python -m service detect` on scenes of known objects, beside SAHI, over seams and kills.
 
-    uv venv SAHI && uv pip sync --python SAHI/bin/python --require-hashes benchmarks/requirements-scenes.txt
+    .venv-uv/bin/uv venv SAHI
+    .venv-uv/bin/uv pip sync --python SAHI/bin/python --require-hashes benchmarks/requirements-scenes.txt
     python benchmarks/scenes.py service/models/nano-nwpu/3 --data FOLDER/instances_val.json --work FOLDER \
         --sahi SAHI/bin/python --json scenes.json --page docs/scenes.md
 

@@ -1,6 +1,7 @@
 """Compare `python -m service serve` with other ways to serve the same graphs, and see what it stands; docs/serving.md.
 
-    uv venv PEERS && uv pip sync --python PEERS/bin/python --require-hashes benchmarks/requirements-serving.txt
+    .venv-uv/bin/uv venv PEERS
+    .venv-uv/bin/uv pip sync --python PEERS/bin/python --require-hashes benchmarks/requirements-serving.txt
     python benchmarks/serving.py service/models/nano-nwpu/3 --data FOLDER --peers PEERS/bin/python \
         --json serving.json --page docs/serving.md
 

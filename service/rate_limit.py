@@ -52,10 +52,8 @@ class RateLimiter:
         self._paused_until = 0.0
 
     @classmethod
-    def of(cls, settings: Settings) -> "RateLimiter | None":
-        """What the settings ask for; None: any number of calls."""
-        if not settings.rate_limit:
-            return None
+    def of(cls, settings: Settings) -> "RateLimiter":
+        """What the settings ask for, which name a rate."""
         store = settings.store.get_secret_value()
         return cls(parse(settings.rate_limit), None if store == "memory" else store, settings.store_seconds)
 
@@ -160,7 +158,7 @@ def is_expensive(scope: Scope) -> bool:
     if scope["type"] != "http":
         return False
     path: str = scope["path"]
-    draws = path == "/heatmap" or (path.startswith("/scenes/") and path.endswith("/result"))
+    draws = path == "/heatmap" or (path.startswith("/scenes/") and path.endswith(("/result", "/preview")))
     return draws or scope["method"] not in ("GET", "HEAD", "OPTIONS")
 
 

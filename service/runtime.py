@@ -62,8 +62,9 @@ class Runtime:
             self.status, self.reason = "ready", ""
         if self._on_ready:
             self._on_ready(predictor)
-        if self.settings.threads == 0 and self.settings.provider == "cpu":
-            await self._serve_crowds(folder, self._pipeline.scheduler)
+        share = self.settings.threads_beside_others
+        if share < (self.settings.threads or self.settings.cores):
+            await self._serve_crowds(folder, self._pipeline.scheduler, share)
         self.scenes.start(self._pipeline)  # after the engine that their tiles are for
         if isinstance(predictor.engine, TrialEngine):
             await self._try_tensorrt(folder, predictor, predictor.engine)
@@ -72,17 +73,17 @@ class Runtime:
         model, provider = predictor.manifest, predictor.engine.provider
         self.metrics.ready(model.name, model.version, predictor.precision, provider, predictor.sha256)
 
-    async def _serve_crowds(self, folder: ModelFolder, scheduler: Scheduler) -> None:
+    async def _serve_crowds(self, folder: ModelFolder, scheduler: Scheduler, threads: int) -> None:
         """Load the model once more, for runs that have company; calls are taken meanwhile."""
         try:
-            scheduler.run_crowds_on(await asyncio.to_thread(OnnxEngine, folder, self.settings.provider, 1))
+            scheduler.run_crowds_on(await asyncio.to_thread(OnnxEngine, folder, self.settings.provider, threads))
         except EngineLoadError as error:
             logger.warning("runs with company share the threads of lone ones: %s", error)
 
     async def _try_tensorrt(self, folder: ModelFolder, predictor: Predictor, engine: TrialEngine) -> None:
         """Build TensorRT's engines while CUDA answers, and let them take over once they have passed their trial."""
         assert self.settings.engines is not None  # the settings ask for it
-        plan = TensorRTPlan(self.settings.engines, self.settings.batch_size)
+        plan = TensorRTPlan(self.settings.engines, max(2, self.settings.batch_size))  # a trial runs pictures in twos
         try:
             candidate = await asyncio.to_thread(OnnxEngine, folder, "tensorrt", 0, plan)
         except (EngineLoadError, OSError) as error:

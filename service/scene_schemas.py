@@ -44,7 +44,8 @@ class SceneQuery(BaseModel):
         ge=1,
         le=8192,
         description="Of neighbouring tiles, in pixels that the model sees; a multiple of its largest stride, and more "
-        "than the largest object. Default: a quarter of a tile.",
+        "than the largest object. Default: as the model's largest objects need, or a quarter of a tile if none is "
+        "known.",
         examples=[160],
     )
     heat: bool = Field(False, description="Keep density and heat, too, for heat.tif.", examples=[True])

@@ -120,9 +120,7 @@ class Scenes:
 
     async def list(self, caller: str) -> "list[Job]":
         """All scenes of a caller, the newest first."""
-        if not self._store.exists:
-            return []
-        return await asyncio.to_thread(lambda: self._store.jobs.of_caller(caller))
+        return await asyncio.to_thread(lambda: self._store.jobs.of_caller(caller) if self._store.exists else [])
 
     async def get(self, scene_id: str) -> Job:
         """One scene. Raises UnknownSceneError."""

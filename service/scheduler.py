@@ -118,7 +118,7 @@ class Scheduler:
     def run_crowds_on(self, engine: Engine) -> None:
         """Take another engine, with fewer threads, for runs that have company.
 
-        One run is fastest on all cores; several at once do more on a core each than on cores that they share.
+        One run is fastest on all cores; several at once do more on cores of their own than on cores that they share.
         """
         self._beside = engine
 

@@ -53,7 +53,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=256,
-        description="Threads inside one graph run; 0: every core this process may use, or one where runs have company.",
+        description="Threads inside one graph run; 0: every core this process may use, or a share of them where runs "
+        "have company.",
     )
     workers: int = Field(
         default=1,
@@ -65,7 +66,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=64,
-        description="Graphs that run at the same time in a process; 0: one for each of its cores on a CPU, 2 on a GPU.",
+        description="Graphs that run at the same time in a process; 0: one for each of its cores on a CPU, 2 at least; "
+        "2 on a GPU.",
     )
     batch: int = Field(
         default=0,
@@ -238,6 +240,13 @@ class Settings(BaseSettings):
     def lane_count(self) -> int:
         """Graphs that run at the same time. Two at least: one may wait for memory while another computes."""
         return self.lanes or (max(2, self.cores) if self.provider == "cpu" else 2)
+
+    @property
+    def threads_beside_others(self) -> int:
+        """Threads inside a graph run that has company. On a GPU, as inside a lone one."""
+        if self.threads or self.provider != "cpu":
+            return self.threads or self.cores
+        return max(1, self.cores // self.lane_count)
 
     @property
     def batch_size(self) -> int:

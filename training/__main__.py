@@ -77,7 +77,8 @@ def main() -> None:
     except (OSError, FloatingPointError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; `fit --resume` goes on from the newest checkpoint")
+        way_on = "; `fit --resume` goes on from the newest checkpoint" if arguments.command == "fit" else ""
+        sys.exit(f"interrupted{way_on}")
 
 
 def run(arguments: argparse.Namespace) -> None:

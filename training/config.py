@@ -187,7 +187,7 @@ class RunConfig(Config):
     evaluate_every: int = Field(ge=0)
     """Steps between evaluations on val; 0 evaluates only at the end."""
     log_every: int = Field(gt=0)
-    """Steps between entries for TensorBoard."""
+    """Steps between entries of metrics.jsonl and TensorBoard."""
     init: Path | None = None
     """Checkpoint folder to start from (pre-training); parameters of other shapes start fresh."""
 

@@ -21,7 +21,6 @@ from service.scenes.outputs import Outputs, Task, UsageError, plan_tasks
 from service.scenes.recipe import SceneModel, SceneRequest
 from service.scenes.request_text import read_bands, read_resolution, read_scaling
 from service.scenes.scan import scan_scene
-from service.scenes.tile_table import OtherSceneError
 from service.settings import Settings
 
 SOME_FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -78,7 +77,7 @@ def _work(detector: Detector, tasks: Sequence[Task], resume: bool) -> int | None
             continue
         try:
             done = detector.run(task)
-        except (ServiceError, OtherSceneError, OSError) as error:
+        except (ServiceError, OSError) as error:
             failures.append(f"{task.source}: {error}")
             print(failures[-1], file=sys.stderr)
             continue

@@ -65,6 +65,11 @@ def plan_tasks(places: Sequence[str], outputs: Outputs) -> list[Task]:
             f"--out {outputs.out}: write a file that ends in {', '.join(_KIND_OF_SUFFIX)}, "
             f"or a folder with --format {{{','.join(RESULT_KINDS)}}}"
         )
+    named = _KIND_OF_SUFFIX.get(outputs.out.suffix.lower(), kind)
+    if named != kind and not outputs.out.is_dir():
+        raise UsageError(
+            f"--out {outputs.out} ends as {named} does, and --format says {kind}: leave --format out, or name a folder"
+        )
     is_file = outputs.out.suffix.lower() == SUFFIXES[kind] and not outputs.out.is_dir()
     if is_file and len(sources) > 1:
         raise UsageError(

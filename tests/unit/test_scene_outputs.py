@@ -111,3 +111,9 @@ def test_through_a_link_neither(folder: Path) -> None:
     (folder / "again").symlink_to(folder / "scenes")
     with pytest.raises(UsageError, match="would be written over the input"):
         plan("scenes/b.tif", heat="again")
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_ending_that_contradicts_the_format_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"boxes\.gpkg ends as gpkg does, and --format says csv"):
+        plan("scenes/b.tif", out="boxes.gpkg", kind="csv")

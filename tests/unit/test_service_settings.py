@@ -186,3 +186,15 @@ def test_the_service_imports_without_torch() -> None:
         "import service.app, service.__main__\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=ROOT, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("cores", "lanes", "threads"), [(1, 0, 1), (2, 0, 1), (8, 0, 1), (8, 2, 4), (8, 1, 8)])
+def test_runs_with_company_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, lanes: int, threads: int
+) -> None:
+    monkeypatch.setattr("service.settings.usable_cores", lambda: cores)
+    assert Settings(lanes=lanes).threads_beside_others == threads
+
+
+def test_threads_that_were_asked_for_are_those_of_every_run() -> None:
+    assert Settings(threads=3).threads_beside_others == 3
