@@ -51,10 +51,10 @@ class Entry:
     minutes: float
     """On two cores."""
     rows: ReadRows = read_rows
-    programs: tuple[str, ...] = ()
-    """What must be installed."""
     figures: str = "{FILE}"
     """What `rows` reads: the file, or something beside it or in the repository."""
+    programs: tuple[str, ...] = ()
+    """What must be installed."""
 
     @property
     def needs(self) -> list[str]:
