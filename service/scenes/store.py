@@ -23,6 +23,8 @@ from service.scenes.storage import remove_tree, storage_errors
 _RETRIED = ("failed", "cancelled")
 _STALE_SECONDS = 3600.0  # an upload that no byte came for in this time belongs to a process that died
 _PART = ".part"
+_RESERVE = "reserve"
+_RESERVE_BYTES = 128 * 1024  # some pages of the table of jobs
 _OURS = re.compile(r"[0-9a-f]{32}(\.part)?")  # the folder may hold what somebody else put there
 
 
@@ -183,6 +185,20 @@ class SceneStore:
         self.get(job_id)
         self.jobs.require_move(job_id, _RETRIED, "queued", error="")
         return self.jobs.get(job_id)
+
+    def keep_reserve(self) -> None:
+        """Hold some room for `use_reserve`, where there is any."""
+        path = self._folder / _RESERVE
+        if not path.exists():
+            try:
+                path.write_bytes(bytes(_RESERVE_BYTES))
+            except OSError:
+                path.unlink(missing_ok=True)
+
+    def use_reserve(self) -> None:
+        """Make room on a full disk, so that it can be noted that the disk is full."""
+        with storage_errors():
+            (self._folder / _RESERVE).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove jobs that have been finished for long, and what killed processes left behind."""

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
 
-from service.errors import ServiceError
+from service.errors import ServiceError, StorageError
 from service.metrics import Metrics
 from service.scenes.job_results import complete_results
 from service.scenes.jobs import UNFINISHED, Job
@@ -91,6 +91,8 @@ class SceneWorker:
             self._swept = monotonic()
         jobs = self._store.jobs.unfinished()
         self._metrics.scenes_open.set(len(jobs))
+        if jobs:
+            self._store.keep_reserve()
         return any(self._advance(job) for job in jobs)
 
     def _advance(self, job: Job) -> bool:
@@ -113,8 +115,15 @@ class SceneWorker:
         return True
 
     def _fail(self, job: Job, reason: str) -> None:
-        """Note it; a full disk may have no room even for that, and then the next look tries again."""
-        if not self._stop.is_set() and self._store.jobs.move(job.id, UNFINISHED, "failed", error=reason):
+        """Note it; a full disk may have no room even for that."""
+        if self._stop.is_set():
+            return
+        try:
+            noted = self._store.jobs.move(job.id, UNFINISHED, "failed", error=reason)
+        except StorageError:
+            self._store.use_reserve()
+            noted = self._store.jobs.move(job.id, UNFINISHED, "failed", error=reason)
+        if noted:
             self._metrics.scene_ended("failed")
 
     def _read(self, job: Job) -> None:
