@@ -13,7 +13,6 @@ from benchmarks.peer_report import Spread, ratio
 from benchmarks.scene_figures import SceneFigures
 from benchmarks.serving_figures import Figures
 
-ROOT = Path(__file__).resolve().parents[1]
 ReadRows: TypeAlias = Callable[[Path], list[Row]]
 ACCURACY = {
     "ap50": ("AP50", ""),

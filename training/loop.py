@@ -237,11 +237,6 @@ def matching_val_set(detector: Detector, recipe: Recipe) -> CocoDataset:
     return pictures
 
 
-def evaluate_on_val(detector: Detector, recipe: Recipe) -> Metrics:
-    """Evaluate a detector on the val pictures of a recipe; raises what `matching_val_set` raises."""
-    return score(detector, matching_val_set(detector, recipe), recipe)
-
-
 def scalars(metrics: Metrics) -> dict[str, float]:
     """The figures of an evaluation that are single numbers, for the journal."""
     return {f"val/{name}": value for name, value in asdict(metrics).items() if isinstance(value, int | float)}

@@ -22,7 +22,7 @@ from training.config import Recipe
 from training.criterion import Loss, SetCriterion
 from training.data.samples import Targets
 from training.data.synthetic import CLASSES, synthesize
-from training.loop import evaluate_on_val, fit
+from training.loop import fit, matching_val_set, score
 from training.parallel import Processes
 from training.trainer import Trainer
 
@@ -170,7 +170,8 @@ def test_a_run_evaluates_on_val_at_intervals_and_at_the_end(
     assert [entry["step"] for entry in entries] == [2, 3]
     assert {"val/ap", "val/recall", "val/count_mae", "val/mean_queries"} <= entries[0].keys()
     assert "after 3 steps" in capsys.readouterr().out
-    measured = evaluate_on_val(load_detector(checkpoint), recipe)
+    detector = load_detector(checkpoint)
+    measured = score(detector, matching_val_set(detector, recipe), recipe)
     assert measured.ap50 == pytest.approx(entries[1]["val/ap50"], abs=1e-6)
 
 
@@ -194,12 +195,12 @@ def test_val_pictures_without_boxes_are_refused_before_the_first_step(data: Path
 
 def test_a_detector_of_other_classes_is_not_evaluated(data: Path, make_detector: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="the detector's classes are plane, ship, tank; the recipe's are vehicle"):
-        evaluate_on_val(make_detector(), with_val(tiny_recipe(data)))
+        matching_val_set(make_detector(), with_val(tiny_recipe(data)))
 
 
 def test_a_recipe_without_val_pictures_cannot_be_evaluated_on(data: Path, make_detector: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="names no val pictures"):
-        evaluate_on_val(make_detector(classes=CLASSES), tiny_recipe(data))
+        matching_val_set(make_detector(classes=CLASSES), tiny_recipe(data))
 
 
 def test_a_run_starts_from_the_weights_that_fit(data: Path, tmp_path: Path) -> None:

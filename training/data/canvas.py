@@ -14,9 +14,7 @@ def fitted_size(stored: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(stored[0] * scale)), max(1, round(stored[1] * scale))
 
 
-def letterbox(
-    image: NDArray[np.uint8], size: int, pad_value: int = PAD_VALUE
-) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], tuple[float, float]]:
     """Resize a picture (H, W, 3) to fit a canvas, at whose top-left corner it is put.
 
     Returns:
@@ -24,7 +22,7 @@ def letterbox(
     """
     height, width = image.shape[:2]
     new_width, new_height = fitted_size((width, height), size)
-    canvas = np.full((size, size, 3), pad_value, dtype=np.uint8)
+    canvas = np.full((size, size, 3), PAD_VALUE, dtype=np.uint8)
     picture = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
     canvas[:new_height, :new_width] = np.asarray(picture)
     return canvas, (new_width / width, new_height / height)

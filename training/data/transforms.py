@@ -40,9 +40,8 @@ class Augment:
     inference), mosaic of four such parts, flip and quarter turn.
     """
 
-    def __init__(self, config: AugmentConfig, pad_value: int = PAD_VALUE) -> None:
+    def __init__(self, config: AugmentConfig) -> None:
         self.config = config
-        self.pad_value = pad_value
 
     def __call__(self, dataset: Pictures, index: int, rng: Generator) -> Sample:
         """A random crop of picture `index`, or a mosaic of it and three others."""
@@ -66,7 +65,7 @@ class Augment:
         origin = draw_origin(sample, scaled, size, focus, rng)
         visible = zoom_and_crop(sample, scaled, origin, size, config.min_visible)
         visible = replace(visible, image=photometric(visible.image, config, rng))
-        return pad(visible, size, (max(0, -origin[0]), max(0, -origin[1])), self.pad_value)
+        return pad(visible, size, (max(0, -origin[0]), max(0, -origin[1])), PAD_VALUE)
 
 
 def draw_scaled_size(sample: Sample, scale: tuple[float, float], aspect: float, rng: Generator) -> tuple[int, int]:
