@@ -149,6 +149,9 @@ ENTRIES: dict[str, Entry] = {
         3,
         book_rows.peers,
     ),
+    "gpu": Entry(
+        "peers", f"python benchmarks/gpu.py {MODEL} --json {{FILE}}", 3, programs=("nvidia-smi",)
+    ),  # also needs transformers, see benchmarks/peer_models.py
     "queries": Entry(
         "queries", f"python benchmarks/latency.py {MODEL} --threads 1 --json {{FILE}}", 1, book_rows.queries
     ),

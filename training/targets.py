@@ -13,6 +13,8 @@ CELLS_PER_BOX = 8
 """A level sees boxes of up to this many cells; the coarsest sees all larger ones."""
 CANDIDATES = 6
 """Cells per object that the dense head learns from."""
+MOST_PAIRS = 2**25
+"""Pairs of a cell and an object that are weighed at once; as float32, a quarter of a GB or less each of a few times."""
 SIGMA_CELLS = (0.8, 2.5)
 """Narrowest and widest Gaussian, in cells: a narrower one would exceed 1 per cell where two objects touch."""
 
@@ -43,39 +45,48 @@ def assign_dense(
         image_size: (2,), width and height in pixels.
         targets: the ground truth.
     """
-    batch, tokens, _ = scores.shape
-    labels = torch.full((batch, tokens), -1, dtype=torch.long, device=scores.device)
-    assigned_boxes, quality = torch.zeros_like(boxes), scores.new_zeros(batch, tokens)
-    for i in range(batch):
-        valid = targets.valid[i]
-        if not valid.any():
-            continue
-        true_boxes, true_labels = targets.boxes[i][valid], targets.labels[i][valid]
-        alignment, fit = _alignment(scores[i][:, true_labels], boxes[i], true_boxes)
-        alignment = (alignment + 1e-9) * _candidates(anchors, true_boxes * image_size.repeat(2), cell_sizes, image_size)
-        best, cells = alignment.topk(min(CANDIDATES, tokens), dim=0)  # (CANDIDATES, G)
-        kept = torch.zeros_like(alignment).scatter_(0, cells, best)  # (N, G)
-        strength, owner = kept.max(1)
-        positive = strength > 0
-        strongest = kept.amax(0).clamp_min(1e-9)  # (G,)
-        best_fit = torch.where(kept > 0, fit, 0.0).amax(0)
-        labels[i][positive] = true_labels[owner[positive]]
-        assigned_boxes[i][positive] = true_boxes[owner[positive]]
-        quality[i][positive] = (strength / strongest[owner] * best_fit[owner])[positive].clamp(0, 1)
+    at_once = max(1, MOST_PAIRS // (scores.shape[1] * targets.labels.shape[1]))  # pictures
+    parts = [
+        _assign(some_scores, some_boxes, anchors, cell_sizes, image_size, Targets(some_targets, some_labels))
+        for some_scores, some_boxes, some_targets, some_labels in zip(
+            *(values.split(at_once) for values in (scores, boxes, targets.boxes, targets.labels)), strict=True
+        )
+    ]
+    labels, assigned_boxes, quality = (torch.cat(values) for values in zip(*parts, strict=True))
     return DenseAssignment(labels, assigned_boxes, quality)
 
 
+def _assign(
+    scores: Tensor, boxes: Tensor, anchors: Tensor, cell_sizes: Tensor, image_size: Tensor, targets: Targets
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The fields of a `DenseAssignment`, of pictures whose pairs of cell and object all fit into memory."""
+    tokens = scores.shape[1]
+    of_objects = scores.gather(2, targets.labels.clamp_min(0)[:, None].expand(-1, tokens, -1))  # (B, N, G)
+    alignment, fit = _alignment(of_objects, boxes, targets.boxes)
+    fits = _candidates(anchors, targets.boxes * image_size.repeat(2), cell_sizes, image_size) & targets.valid[:, None]
+    alignment = (alignment + 1e-9) * fits
+    best, cells = alignment.topk(min(CANDIDATES, tokens), dim=1)  # (B, CANDIDATES, G)
+    kept = torch.zeros_like(alignment).scatter_(1, cells, best)
+    strength, owner = kept.max(2)  # (B, N)
+    positive = strength > 0
+    share = strength / kept.amax(1).clamp_min(1e-9).gather(1, owner)
+    best_fit = torch.where(kept > 0, fit, 0.0).amax(1).gather(1, owner)
+    labels = targets.labels.gather(1, owner).masked_fill(~positive, -1)
+    quality = (share * best_fit).clamp(0, 1).masked_fill(~positive, 0)
+    return labels, targets.boxes.gather(1, owner[..., None].expand(-1, -1, 4)), quality
+
+
 def _alignment(class_scores: Tensor, boxes: Tensor, true_boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Score^0.5 * overlap^3 and the overlap itself, each (N, G); GIoU keeps tiny boxes comparable before they meet."""
-    iou, giou = overlaps(to_xyxy(boxes)[:, None], to_xyxy(true_boxes)[None])
+    """Score^0.5 * overlap^3 and the overlap, each (B, N, G); GIoU keeps tiny boxes comparable before they meet."""
+    iou, giou = overlaps(to_xyxy(boxes)[:, :, None], to_xyxy(true_boxes)[:, None])
     return class_scores**0.5 * ((giou + 1) / 2) ** 3, ((iou + giou + 1) / 3).clamp(0, 1)
 
 
 def _candidates(anchors: Tensor, true_boxes_px: Tensor, cell_sizes: Tensor, image_size: Tensor) -> Tensor:
-    """(N, G), true for cells inside an object (or within one cell of its centre) on a level that fits its size."""
-    distance = (anchors[:, None, :2] * image_size - true_boxes_px[None, :, :2]).abs()  # (N, G, 2)
-    reach = torch.maximum(0.45 * true_boxes_px[None, :, 2:], cell_sizes[:, None, None])
-    fits = true_boxes_px[:, 2:].amax(-1)[None] <= CELLS_PER_BOX * cell_sizes[:, None]
+    """(B, N, G), true for cells inside an object (or within one cell of its centre) on a level that fits its size."""
+    distance = (anchors[:, None, :2] * image_size - true_boxes_px[:, None, :, :2]).abs()  # (B, N, G, 2)
+    reach = torch.maximum(0.45 * true_boxes_px[:, None, :, 2:], cell_sizes[:, None, None])
+    fits = true_boxes_px[:, None, :, 2:].amax(-1) <= CELLS_PER_BOX * cell_sizes[:, None]
     coarsest = (cell_sizes == cell_sizes.max())[:, None]
     return (distance <= reach).all(-1) & (fits | coarsest)
 

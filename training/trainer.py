@@ -77,7 +77,7 @@ class Trainer:
         draw = DrawOfStep(run.seed, number, run.batch_size, self.rows)
         denoising = make_denoising(targets, len(recipe.data.classes), recipe.denoising, draw)
         shift = draw.shifts(recipe.augment.position_shift).to(self.device)
-        copy_each(self._statistics, self._statistics_before)
+        torch._foreach_copy_(self._statistics_before, self._statistics)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=run.precision == "bf16"):
             output = self.model(images, denoising and denoising.queries, targets.counts, shift)
         loss = self.criterion(output, targets, denoising)
@@ -90,12 +90,6 @@ class Trainer:
             self.average.update(number)
             self.skipped = 0
         else:
-            copy_each(self._statistics_before, self._statistics)
+            torch._foreach_copy_(self._statistics, self._statistics_before)
             self.skipped += 1
         return {**figures, "gradient_norm": norm, "learning_rate": rate}
-
-
-def copy_each(sources: list[Tensor], targets: list[Tensor]) -> None:
-    """Copy tensors into others of the same shapes."""
-    for source, target in zip(sources, targets, strict=True):
-        target.copy_(source)

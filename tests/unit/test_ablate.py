@@ -49,7 +49,6 @@ def figures(ap: float = 0.5, **changes: Any) -> Figures:
         "seconds": 100.0,
         "cpu_seconds": 150.0,
         "parameters": 1_500_000,
-        "milliseconds": 20.0,
         "device": "abacus",
         "loss_curve": [(2, 9.0), (4, 8.0)],
         "ap_curve": [(4, ap)],

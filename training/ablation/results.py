@@ -29,8 +29,6 @@ class Figures(Config):
     cpu_seconds: float | None
     """The same in CPU time, loader processes included."""
     parameters: int
-    milliseconds: float
-    """Median time for one val picture on its own, at the size of evaluation."""
     device: str
     loss_curve: list[tuple[int, float]]
     """(step, loss), thinned out."""

@@ -9,7 +9,6 @@ import platform
 import sys
 import time
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -17,8 +16,6 @@ from model.checkpoint import load_detector
 from model.detector import Detector
 from training.ablation.results import Figures
 from training.config import Recipe
-from training.data.canvas import letterbox
-from training.data.datasets import CocoDataset
 from training.evaluation.evaluate import detect
 from training.evaluation.metrics import Metrics
 from training.loop import NMS_IOU, best_device, fit, matching_val_set
@@ -26,7 +23,6 @@ from training.tracking import RunFolder, steps_done, write_whole
 
 COST = "cost.json"
 """Written when training is done, so that the cost is not lost if the measurement is interrupted."""
-TIMED_PICTURES, WARM_UP = 20, 3
 CURVE_POINTS = 50
 
 
@@ -52,7 +48,6 @@ def run(folder: Path) -> None:
         metrics=numbers(layers[-1]),
         layers=[layer.ap for layer in layers],
         parameters=sum(parameter.numel() for parameter in detector.parameters()),
-        milliseconds=milliseconds(detector, matching_val_set(detector, recipe), recipe.data.val_size),
         device=_device_name(),
         loss_curve=thinned(_curve(folder, "loss")),
         ap_curve=_curve(folder, "val/ap"),
@@ -82,19 +77,6 @@ def numbers(metrics: Metrics) -> dict[str, float | None]:
     names += ("count_mae", "count_relative_mae", "count_correlation", "mean_queries")
     sizes = {f"ap_{name.split(' (')[0].replace(' ', '_')}": value for name, value in metrics.ap_by_size.items()}
     return {name: getattr(metrics, name) for name in names} | sizes
-
-
-@torch.inference_mode()
-def milliseconds(detector: Detector, pictures: CocoDataset, size: int) -> float:
-    """Median time of the whole detector for one picture, over some val pictures, decoding left out."""
-    device, times = next(detector.parameters()).device, []
-    for index in range(min(TIMED_PICTURES + WARM_UP, len(pictures))):
-        canvas, _ = letterbox(pictures[index].image, size)
-        image = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(device)
-        start = time.perf_counter()
-        float(detector(image).layers[-1].boxes.sum())  # a GPU has to finish before it can say this
-        times.append(1000 * (time.perf_counter() - start))
-    return median(times[WARM_UP:] or times)
 
 
 def thinned(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -74,7 +74,7 @@ SHARES = {
 
 def _comparison(baseline: str, variants: Sequence[Variant], results: Sequence[Result]) -> str:
     head = ["variant", "seeds", "AP", f"against {baseline}", "against what it builds on", *SHARES]
-    head += ["queries", "training time", "CPU time", "parameters", "ms a picture"]
+    head += ["queries", "training time", "CPU time", "parameters"]
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     for variant in variants:
         ap = by_seed(results, variant.name, metric("ap"))
@@ -88,10 +88,9 @@ def _comparison(baseline: str, variants: Sequence[Variant], results: Sequence[Re
 
 
 def _cost(baseline: str, variant: str, results: Sequence[Result]) -> list[str]:
-    """Queries, time and CPU time as multiples of the baseline's by seed and device, parameters, milliseconds."""
-    queries, parameters, milliseconds = (
-        by_seed(results, variant, figure)
-        for figure in (metric("mean_queries"), lambda f: f.parameters, lambda f: f.milliseconds)
+    """Queries, time and CPU time as multiples of the baseline's with the same seed and device, parameters."""
+    queries, parameters = (
+        by_seed(results, variant, figure) for figure in (metric("mean_queries"), lambda f: f.parameters)
     )
     devices = {(result.variant, result.seed): result.figures.device for result in results}
     times = []
@@ -104,7 +103,6 @@ def _cost(baseline: str, variant: str, results: Sequence[Result]) -> list[str]:
         f"{np.mean(list(queries.values())):.0f}" if queries else "-",
         *times,
         f"{np.mean(list(parameters.values())) / 1e6:.2f} M",
-        f"{np.median(list(milliseconds.values())):.1f}",
     ]
 
 
@@ -129,8 +127,8 @@ def _explanation(results: Sequence[Result]) -> str:
     return (
         "AP, its kin and the count error in per cent: mean ± standard deviation over seeds. Differences are of AP, "
         "paired by seed: mean ± standard error. A seed fixes the order of crops and the noise; initial weights are the "
-        f"same only where variants have the same modules. {steps} steps each, on {devices}; milliseconds are measured "
-        "beside the other runs."
+        f"same only where variants have the same modules. {steps} steps each, on {devices}; times are multiples "
+        "of the baseline's with the same seed on the same device, measured beside other runs."
     )
 
 
