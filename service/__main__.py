@@ -42,6 +42,8 @@ def detect(options: dict[str, Any], given: Sequence[str]) -> int:
     settings = _settings({"models": options.pop("models"), "model": options.pop("model"), "threads": 1})
     if settings is None:
         return 2
+    if settings.provider == "tensorrt":
+        print("detect runs on CUDA: TensorRT is tried against it in a service only", file=sys.stderr)
     from service.scenes import command  # with GDAL, for which a starting server would wait
 
     return command.detect(DetectOptions(**options), settings, given)
@@ -69,8 +71,8 @@ def serve(settings: Settings) -> int:
 
     try:
         server.serve(settings, loading)
-    except OSError as error:
-        print(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}", file=sys.stderr)
+    except server.ListenError as error:
+        print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # uvicorn has shut down in order and raises it again
         return 130

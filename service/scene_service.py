@@ -199,14 +199,6 @@ def _require_done(job: Job) -> None:
 
 
 def _read_query(query: SceneQuery, predictor: Predictor) -> "SceneRequest":
-    from service.scenes.recipe import SceneRequest
-    from service.scenes.request_text import read_bands, read_resolution, read_scaling
+    from service.scenes.request_text import read_request
 
-    return SceneRequest.for_model(
-        predictor.manifest,
-        bands=None if query.bands is None else read_bands(query.bands),
-        scaling=read_scaling(query.scaling),
-        resolution=read_resolution(query.resolution),
-        overlap=query.overlap,
-        heat=query.heat,
-    )
+    return read_request(query, predictor.manifest, query.heat)

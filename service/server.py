@@ -46,11 +46,17 @@ _BODY_MARGIN_SECONDS = 5.0  # the app answers a slow body itself, at its own dea
 logger = logging.getLogger("heatquery")
 
 
+class ListenError(Exception):
+    """There is no listening at the address that was asked for."""
+
+
 def serve(settings: Settings, loading: "Future[LoadedModel] | None") -> None:
     """Serve until a signal comes; calls that are being worked on are finished first.
 
     Args:
         loading: the model on its way, for a single process; several load it each for themselves.
+    Raises:
+        ListenError: see `listen`.
     """
     configure_logging(settings.log_level)
     listener = listen(settings)  # so that port 0 is known before the app says where it is
@@ -110,9 +116,15 @@ def listen(settings: Settings) -> socket.socket:
     body of an answer waits for the client's acknowledgement of its head, 40 ms on Linux.
 
     The kernel drops a connection whose client takes no byte of what waits for it within TCP_USER_TIMEOUT.
+
+    Raises:
+        ListenError: the port is taken or not allowed, or the address is not of this machine.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server((settings.host, settings.port), family=family)
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.reader_seconds * 1000))
     if settings.api_keys is None and not ip_address(listener.getsockname()[0]).is_loopback:

@@ -17,7 +17,7 @@ from training.data.datasets import CocoDataset
 from training.data.loader import pictures_of_step, training_batches
 from training.data.samples import Targets
 from training.data.transforms import Augment
-from training.evaluation.evaluate import Metrics, evaluate
+from training.evaluation.evaluate import Findings, Metrics, detect
 from training.parallel import Processes
 from training.pictures.history import draw_history
 from training.tracking import BAD_BATCHES, Journal, RunFolder, changes, write_whole
@@ -169,7 +169,7 @@ class Run:
             self.folder.save(done, trainer.detector, trainer.average, trainer.optimizer)
         between = run.evaluate_every > 0 and done % run.evaluate_every == 0
         if self.val_pictures is not None and (between or done == run.steps):
-            metrics = score(trainer.average.detector, self.val_pictures, trainer.recipe)
+            metrics = look_at(self.val_pictures, trainer.average.detector, trainer.recipe).metrics()
             tqdm.write(f"after {done} steps\n{metrics.table()}")
             journal.write(done, scalars(metrics))
 
@@ -214,12 +214,11 @@ def val_set(recipe: Recipe) -> CocoDataset | None:
     return pictures
 
 
-def score(detector: Detector, pictures: CocoDataset, recipe: Recipe) -> Metrics:
-    """Evaluate a detector, wherever it is, as the recipe asks for; always in fp32, as it is shipped."""
+def look_at(pictures: CocoDataset, detector: Detector, recipe: Recipe, every_layer: bool = False) -> Findings:
+    """What a detector, wherever it is, says of pictures, as the recipe asks for; always in fp32, as it is shipped."""
     device = next(detector.parameters()).device
-    return evaluate(
-        detector, pictures, recipe.data.val_size, recipe.run.batch_size, device, precision="fp32", nms_iou=NMS_IOU
-    )
+    side, batch = recipe.data.val_size, recipe.run.batch_size
+    return detect(detector, pictures, side, batch, device, precision="fp32", nms_iou=NMS_IOU, every_layer=every_layer)
 
 
 def matching_val_set(detector: Detector, recipe: Recipe) -> CocoDataset:

@@ -7,11 +7,10 @@ from fastapi import APIRouter, Query, Response
 from service.dependencies import PipelineDep, RuntimeDep, UploadDep
 from service.detections import DetectionOptions, Detections
 from service.formats import write_answer
-from service.manifest import Manifest
 from service.picture_tiles import TileOption
 from service.pipeline import Outcome, Pipeline
 from service.predictor import Predictor
-from service.routers.classes import find_class
+from service.routers.classes import find_classes
 from service.routers.documentation import detect_answers
 from service.routers.problems import UPLOAD_PROBLEMS
 from service.runtime import Runtime
@@ -29,7 +28,7 @@ async def detect(
 ) -> Response:
     """Find the objects in one picture: a form with a part `file`, or the bytes with an `image/*` type."""
     predictor = pipeline.predictor
-    classes = None if query.classes is None else find_classes(predictor.manifest, query.classes)
+    classes = find_classes(predictor.manifest, query.classes)
     options = DetectionOptions.from_manifest(predictor.manifest, query.threshold, query.max_detections, classes)
     answer = await detect_objects(data, options, query.tile_option, pipeline, runtime)
     body, media_type = write_answer(answer, predictor.manifest.classes, query.format)
@@ -46,11 +45,6 @@ async def detect_objects(
     await runtime.store.put(pipeline.predictor.sha256, outcome.analysis)
     runtime.metrics.detections(len(outcome.value))
     return _response(pipeline.predictor, outcome)
-
-
-def find_classes(manifest: Manifest, wanted: list[str]) -> set[int]:
-    """Class ids of names, given one by one or separated by commas."""
-    return {find_class(manifest, name.strip(), "classes") for item in wanted for name in item.split(",")}
 
 
 def _response(predictor: Predictor, outcome: Outcome[Detections]) -> DetectResponse:

@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service.dependencies import PipelineDep, PredictorDep, RuntimeDep
 from service.detections import DetectionOptions
-from service.routers.detect import find_classes
+from service.routers.classes import find_classes
 from service.routers.documentation import heat_raster_answer, preview_answer, scene_answers
 from service.routers.problems import (
     SCENE_CHANGE_PROBLEMS,
@@ -94,7 +94,7 @@ async def scene_result(
 ) -> FileResponse:
     """The objects of a scene that is done, as a file. A large one may take longer than one call: ask again."""
     predictor = pipeline.predictor
-    classes = None if query.classes is None else find_classes(predictor.manifest, query.classes)
+    classes = find_classes(predictor.manifest, query.classes)
     options = DetectionOptions.from_manifest(predictor.manifest, query.threshold, classes=classes)
     with runtime.gate.place():
         work = runtime.scenes.result(job, predictor, query.format, options)

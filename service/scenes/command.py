@@ -18,8 +18,8 @@ from service.scale_out.cluster import ClusterError, connected
 from service.scenes.detecting import Detector, Done, Scan
 from service.scenes.options import DetectOptions
 from service.scenes.outputs import Outputs, Task, UsageError, plan_tasks
-from service.scenes.recipe import SceneModel, SceneRequest
-from service.scenes.request_text import read_bands, read_resolution, read_scaling
+from service.scenes.recipe import SceneModel
+from service.scenes.request_text import read_request
 from service.scenes.scan import scan_scene
 from service.settings import Settings
 
@@ -38,7 +38,7 @@ def detect(given: DetectOptions, settings: Settings, arguments: Sequence[str]) -
         tasks = plan_tasks(given.inputs, Outputs(given.out, given.format, given.heat, given.preview))
         _refuse_begun(tasks, given.resume)
         with _engine(given, settings) as (model, scan):
-            request = _request(given, model.manifest)
+            request = read_request(given, model.manifest, heat=given.heat is not None)
             options = _options(given, model.manifest, request.floor)
             with _signals_stop() as stop:
                 failed = _work(Detector(model, scan, request, options, stop), tasks, given.resume)
@@ -104,17 +104,6 @@ def _refuse_begun(tasks: Sequence[Task], resume: bool) -> None:
         raise UsageError(
             f"{begun[0]} is of a run that did not end: add --resume to go on with it, or delete it to begin anew"
         )
-
-
-def _request(given: DetectOptions, manifest: Manifest) -> SceneRequest:
-    return SceneRequest.for_model(
-        manifest,
-        None if given.bands is None else read_bands(given.bands),
-        read_scaling(given.scaling),
-        read_resolution(given.resolution),
-        given.overlap,
-        heat=given.heat is not None,
-    )
 
 
 def _options(given: DetectOptions, manifest: Manifest, floor: float) -> DetectionOptions:

@@ -1,17 +1,16 @@
 """One input from file to results, in this process: scan what is not yet scanned, put together, write."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
 
 from service.detections import DetectionOptions
-from service.merging import Merged, TileBoxes, merge_tiles
+from service.scenes.found import heat_of, objects_of
 from service.scenes.heat_raster import write_heat_raster
 from service.scenes.outputs import Task
 from service.scenes.overview import read_overview
-from service.scenes.payload import TileHeat, unpack
 from service.scenes.preview import SIDE, write_preview
 from service.scenes.progress import Progress
 from service.scenes.recipe import Scene, SceneModel, SceneRequest, prepare_scene
@@ -20,7 +19,6 @@ from service.scenes.scan import Finished
 from service.scenes.scene_info import SceneInfo
 from service.scenes.tile_table import OtherSceneError, TileTable
 from service.scenes.whole_file import remove_with_companions
-from service.schemas import ModelName
 
 
 class Scan(Protocol):
@@ -61,8 +59,7 @@ class Detector:
             ServiceError: it cannot be read, worked on or written.
         """
         scene = prepare_scene(task.source, self.request, self.model)
-        name = ModelName(name=self.model.manifest.name, version=self.model.manifest.version, sha256=self.model.sha256)
-        info = SceneInfo.of(scene, task.source.name, self.model.manifest.classes, name)
+        info = SceneInfo.of(scene, task.source.name, self.model)
         task.state.parent.mkdir(parents=True, exist_ok=True)
         table = TileTable(task.state)
         try:
@@ -85,18 +82,9 @@ class Detector:
     def _write(self, task: Task, scene: Scene, info: SceneInfo, table: TileTable) -> int:
         """Write all that was asked for, the result last; returns the number of objects."""
         if task.heat is not None:
-            heat = ((number, found) for number, (_, found) in _tiles(table))
-            write_heat_raster(task.heat, info, scene.plan, self.model.manifest.strides[0], heat)
+            write_heat_raster(task.heat, info, scene.plan, self.model.manifest.strides[0], heat_of(table))
         if task.preview is not None:
             overview = read_overview(scene.path, scene.request.raster, scene.pad_value, SIDE)
-            objects = (select_objects(found, info, self.options) for found in _objects(scene, table))
+            objects = (select_objects(found, info, self.options) for found in objects_of(scene, table))
             write_preview(task.preview, overview, info, objects)
-        return write_result(task.kind, task.result, info, _objects(scene, table), self.options)
-
-
-def _tiles(table: TileTable) -> Iterator[tuple[int, tuple[TileBoxes, TileHeat | None]]]:
-    return ((number, unpack(payload)) for number, payload in table.payloads())
-
-
-def _objects(scene: Scene, table: TileTable) -> Iterator[Merged]:
-    return merge_tiles(scene.plan, ((number, boxes) for number, (boxes, _) in _tiles(table)))
+        return write_result(task.kind, task.result, info, objects_of(scene, table), self.options)

@@ -2,22 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 from service.detections import DetectionOptions
-from service.merging import TileBoxes, merge_tiles
+from service.scenes.found import heat_of, objects_of
 from service.scenes.heat_raster import write_heat_raster
 from service.scenes.jobs import Job
 from service.scenes.kinds import SUFFIXES, ResultKind
-from service.scenes.payload import TileHeat, unpack
 from service.scenes.recipe import Scene, SceneModel, SceneRequest, prepare_scene
 from service.scenes.results import write_result
 from service.scenes.scene_info import SceneInfo
 from service.scenes.store import JobFolder
 from service.scenes.tile_table import TileTable
-from service.schemas import ModelName
 
 _MOST_KEPT = 8  # results of one job: each threshold asked for makes another
 
@@ -28,13 +25,13 @@ def complete_results(scene: Scene, job: Job, folder: JobFolder, model: SceneMode
     Raises:
         ServiceError: see `write_result` and `write_heat_raster`.
     """
-    info = _info(scene, job, model)
+    info = SceneInfo.of(scene, job.name, model)
     options = DetectionOptions.from_manifest(model.manifest)
     with closing(TileTable(folder.tiles)) as table:
         if scene.request.heat:
-            heat = ((number, found) for number, _, found in _tiles(table))
-            write_heat_raster(folder.heat, info, scene.plan, model.manifest.strides[0], heat)
-        return _write(scene, info, table, "geojson", _path(folder, "geojson", options), options)
+            write_heat_raster(folder.heat, info, scene.plan, model.manifest.strides[0], heat_of(table))
+        path = _path(folder, "geojson", options)
+        return write_result("geojson", path, info, objects_of(scene, table), options)
 
 
 def make_result(job: Job, folder: JobFolder, model: SceneModel, kind: ResultKind, options: DetectionOptions) -> Path:
@@ -48,30 +45,14 @@ def make_result(job: Job, folder: JobFolder, model: SceneModel, kind: ResultKind
     with folder.locked(wait=True):
         if not path.exists():
             scene = prepare_scene(folder.scene, SceneRequest.from_json(job.request), model)
+            info = SceneInfo.of(scene, job.name, model)
             with closing(TileTable(folder.tiles)) as table:
                 table.create(scene.fingerprint, len(scene.plan))
-                _write(scene, _info(scene, job, model), table, kind, path, options)
+                write_result(kind, path, info, objects_of(scene, table), options)
         with suppress(OSError):  # its time says only that it was asked for of late
             os.utime(path)
         _drop_old(folder, path)
     return path
-
-
-def _info(scene: Scene, job: Job, model: SceneModel) -> SceneInfo:
-    manifest = model.manifest
-    name = ModelName(name=manifest.name, version=manifest.version, sha256=model.sha256)
-    return SceneInfo.of(scene, job.name, manifest.classes, name)
-
-
-def _write(
-    scene: Scene, info: SceneInfo, table: TileTable, kind: ResultKind, path: Path, options: DetectionOptions
-) -> int:
-    merged = merge_tiles(scene.plan, ((number, boxes) for number, boxes, _ in _tiles(table)))
-    return write_result(kind, path, info, merged, options)
-
-
-def _tiles(table: TileTable) -> Iterator[tuple[int, TileBoxes, TileHeat | None]]:
-    return ((number, *unpack(payload)) for number, payload in table.payloads())
 
 
 def _path(folder: JobFolder, kind: ResultKind, options: DetectionOptions) -> Path:

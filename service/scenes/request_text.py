@@ -1,14 +1,44 @@
 """What callers of the service and of the command line write, as a `SceneRequest` takes it."""
 
 from math import inf
+from typing import Protocol
 
 from service.errors import InvalidParameterError
+from service.manifest import Manifest
 from service.raster_scaling import Percentiles, Scaling, ValueRange
-from service.scenes.recipe import Resolution
+from service.scenes.recipe import Resolution, SceneRequest
 
 
-def read_bands(text: str) -> tuple[int, int, int]:
-    """Three numbers from 1. Raises InvalidParameterError."""
+class RequestText(Protocol):
+    """Options of a scene as they are written; both `DetectOptions` and `SceneQuery` have them."""
+
+    @property
+    def bands(self) -> str | None: ...
+
+    @property
+    def scaling(self) -> str: ...
+
+    @property
+    def resolution(self) -> str: ...
+
+    @property
+    def overlap(self) -> int | None: ...
+
+
+def read_request(text: RequestText, manifest: Manifest, heat: bool) -> SceneRequest:
+    """The request that these options make of a model. Raises InvalidParameterError."""
+    return SceneRequest.for_model(
+        manifest,
+        bands=None if text.bands is None else _bands(text.bands),
+        scaling=_scaling(text.scaling),
+        resolution=_resolution(text.resolution),
+        overlap=text.overlap,
+        heat=heat,
+    )
+
+
+def _bands(text: str) -> tuple[int, int, int]:
+    """Three numbers from 1."""
     try:
         red, green, blue = (int(part) for part in text.split(","))
     except ValueError:
@@ -16,8 +46,8 @@ def read_bands(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def read_scaling(text: str) -> Scaling:
-    """`auto`, `none`, two values or two percentiles. Raises InvalidParameterError."""
+def _scaling(text: str) -> Scaling:
+    """`auto`, `none`, two values or two percentiles."""
     if text == "auto" or text == "none":
         return text
     try:
@@ -32,8 +62,8 @@ def read_scaling(text: str) -> Scaling:
     return ValueRange(low, high)
 
 
-def read_resolution(text: str) -> float | Resolution:
-    """`model`, `file` or centimetres. Raises InvalidParameterError."""
+def _resolution(text: str) -> float | Resolution:
+    """`model`, `file` or centimetres."""
     if text == "model" or text == "file":
         return text
     try:

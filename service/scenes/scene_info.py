@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from service.errors import InvalidParameterError
 from service.georeference import Georeference
 from service.letterbox import FloatArray
-from service.scenes.recipe import Scene
+from service.scenes.recipe import Scene, SceneModel
 from service.schemas import ModelName
 
 Points = NDArray[np.float64]
@@ -37,9 +37,12 @@ class SceneInfo:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, scene: Scene, file_name: str, classes: tuple[str, ...], model: ModelName) -> "SceneInfo":
-        """What a prepared scene says of itself."""
-        return cls(file_name, scene.width, scene.height, scene.scale, scene.georeference, classes, model, scene.notes)
+    def of(cls, scene: Scene, file_name: str, model: SceneModel) -> "SceneInfo":
+        """What a scene that was prepared for a model says of itself."""
+        manifest = model.manifest
+        name = ModelName(name=manifest.name, version=manifest.version, sha256=model.sha256)
+        ground = scene.georeference
+        return cls(file_name, scene.width, scene.height, scene.scale, ground, manifest.classes, name, scene.notes)
 
 
 def rings_in_crs(boxes: FloatArray, georeference: Georeference | None) -> Points:

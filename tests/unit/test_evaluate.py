@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.detector import Detector
 from training.data.canvas import boxes_to_picture, letterbox
 from training.data.samples import Sample
-from training.evaluation.evaluate import Findings, detect, evaluate, select_detections
+from training.evaluation.evaluate import Findings, detect, select_detections
 from training.evaluation.metrics import Metrics
 
 CLASSES = ("ship", "tank", "court")
@@ -129,7 +129,7 @@ class BrightBox(nn.Module):
 
 
 def run(detector: nn.Module, pictures: Pictures, batch: int, precision: Literal["bf16", "fp32"] = "fp32") -> Metrics:
-    return evaluate(cast(Detector, detector), pictures, 128, batch, "cpu", precision, progress=False)
+    return detect(cast(Detector, detector), pictures, 128, batch, "cpu", precision, progress=False).metrics()
 
 
 def look(detector: nn.Module, pictures: Pictures, every_layer: bool = False) -> Findings:

@@ -28,7 +28,6 @@ from export.engines.command import BATCH, add_engines, build_engines, run_engine
 from export.engines.graph import for_tensorrt
 from export.engines.library import EngineError, EnginePrecision, TensorRT, load_tensorrt
 from export.engines.profile import Profile, Range, refuse_outside
-from export.engines.provider import PROVIDER, provider_options
 from export.engines.run import Engine
 from export.engines.sampling import BILINEAR
 from export.manifest import FP32, Card, FileSpec, Manifest, describe
@@ -386,32 +385,6 @@ def test_a_graph_that_changed_since_export_is_refused(
 
 
 # ONNX Runtime's provider
-
-
-def test_the_provider_is_told_cache_and_shapes(tmp_path: Path) -> None:
-    shapes = {"queries": ((1, 3, 16), (1, 10, 16), (4, 40, 16)), "valid": ((1, 3), (1, 10), (4, 40))}
-    assert provider_options(tmp_path, shapes, "fp16", workspace_mib=2) == {
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(tmp_path),
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(tmp_path),
-        "trt_bf16_enable": "0",
-        "trt_max_workspace_size": "2097152",
-        "trt_profile_min_shapes": "queries:1x3x16,valid:1x3",
-        "trt_profile_opt_shapes": "queries:1x10x16,valid:1x10",
-        "trt_profile_max_shapes": "queries:4x40x16,valid:4x40",
-    }
-
-
-@pytest.mark.skipif(PROVIDER not in ort.get_available_providers(), reason="needs onnxruntime-gpu, TensorRT and a GPU")
-def test_the_provider_runs_the_encoder_with_these_options(folder: Path, manifest: Manifest, tmp_path: Path) -> None:
-    path = folder / "encoder.onnx"
-    options = provider_options(tmp_path, Profile.of(manifest, BATCH).shapes(onnx.load(path)), "fp32")
-    session = ort.InferenceSession(path, providers=[(PROVIDER, options)])
-    images = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64)).astype(np.uint8)
-    density = np.asarray(session.run(["density"], {"images": images})[0])
-    np.testing.assert_allclose(density, OnnxRunner(path).run({"images": images})["density"], atol=1e-3)
-    assert session.get_providers()[0] == PROVIDER
 
 
 # Running

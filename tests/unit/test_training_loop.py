@@ -22,7 +22,7 @@ from training.config import Recipe
 from training.criterion import Loss, SetCriterion
 from training.data.samples import Targets
 from training.data.synthetic import CLASSES, synthesize
-from training.loop import fit, matching_val_set, score
+from training.loop import fit, look_at, matching_val_set
 from training.parallel import Processes
 from training.trainer import Trainer
 
@@ -171,7 +171,7 @@ def test_a_run_evaluates_on_val_at_intervals_and_at_the_end(
     assert {"val/ap", "val/recall", "val/count_mae", "val/mean_queries"} <= entries[0].keys()
     assert "after 3 steps" in capsys.readouterr().out
     detector = load_detector(checkpoint)
-    measured = score(detector, matching_val_set(detector, recipe), recipe)
+    measured = look_at(matching_val_set(detector, recipe), detector, recipe).metrics()
     assert measured.ap50 == pytest.approx(entries[1]["val/ap50"], abs=1e-6)
 
 

@@ -13,12 +13,10 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import load_detector
-from model.detector import Detector
 from training.ablation.results import Figures
 from training.config import Recipe
-from training.evaluation.evaluate import detect
 from training.evaluation.metrics import Metrics
-from training.loop import NMS_IOU, best_device, fit, matching_val_set
+from training.loop import best_device, fit, look_at, matching_val_set
 from training.tracking import RunFolder, steps_done, write_whole
 
 COST = "cost.json"
@@ -43,7 +41,7 @@ def run(folder: Path) -> None:
         cost = {"seconds": whole * (time.perf_counter() - wall), "cpu_seconds": whole * (_cpu_seconds() - cpu)}
         write_whole(folder / COST, json.dumps(cost))
     detector = load_detector(checkpoint).to(best_device())
-    layers = measure(detector, recipe)
+    layers = look_at(matching_val_set(detector, recipe), detector, recipe, every_layer=True).layer_metrics()
     figures = Figures(
         metrics=numbers(layers[-1]),
         layers=[layer.ap for layer in layers],
@@ -54,21 +52,6 @@ def run(folder: Path) -> None:
         **read_cost(folder / COST),
     )
     write_whole(folder / "figures.json", figures.model_dump_json())
-
-
-def measure(detector: Detector, recipe: Recipe) -> list[Metrics]:
-    """Figures of the proposals and of every decoder layer on the recipe's val pictures, the last layer last."""
-    findings = detect(
-        detector,
-        matching_val_set(detector, recipe),
-        recipe.data.val_size,
-        recipe.run.batch_size,
-        best_device(),
-        precision="fp32",
-        nms_iou=NMS_IOU,
-        every_layer=True,
-    )
-    return [findings.metrics(layer=layer) for layer in range(len(findings.by_layer))]
 
 
 def numbers(metrics: Metrics) -> dict[str, float | None]:

@@ -58,19 +58,9 @@ class Findings:
         metrics = coco_metrics(self.truths, found, self.classes, operating_threshold, counts)
         return replace(metrics, mean_queries=float(np.mean(self.queries)))
 
-
-def evaluate(
-    detector: Detector,
-    dataset: AnnotatedPictures,
-    size: int,
-    batch_size: int,
-    device: torch.device | str,
-    precision: Literal["bf16", "fp32"],
-    nms_iou: float | None = None,
-    progress: bool = True,
-) -> Metrics:
-    """Score a detector, see `detect`. Raises ValueError if the dataset has no box."""
-    return detect(detector, dataset, size, batch_size, device, precision, nms_iou, progress=progress).metrics()
+    def layer_metrics(self) -> list[Metrics]:
+        """Of every layer that was asked for, the last one last. Raises ValueError if there is no box."""
+        return [self.metrics(layer=layer) for layer in range(len(self.by_layer))]
 
 
 def detect(

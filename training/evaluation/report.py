@@ -12,10 +12,10 @@ from model.checkpoint import load_detector
 from training.config import Recipe
 from training.data.datasets import CocoDataset
 from training.evaluation import curves
-from training.evaluation.evaluate import Findings, detect
+from training.evaluation.evaluate import Findings
 from training.evaluation.matches import match
 from training.evaluation.metrics import Metrics, shown
-from training.loop import NMS_IOU, best_device, matching_val_set
+from training.loop import best_device, look_at, matching_val_set
 from training.pictures.sheets import Colour, Tile, sheet
 
 GREEN, RED, YELLOW = (60, 230, 90), (255, 60, 50), (255, 225, 0)
@@ -38,17 +38,8 @@ def evaluate_checkpoint(checkpoint: Path, recipe_path: Path, out: Path | None, e
     """
     detector, recipe = load_detector(checkpoint).to(best_device()), Recipe.from_toml(recipe_path)
     pictures = matching_val_set(detector, recipe)
-    findings = detect(
-        detector,
-        pictures,
-        recipe.data.val_size,
-        recipe.run.batch_size,
-        best_device(),
-        precision="fp32",
-        nms_iou=NMS_IOU,
-        every_layer=every_layer,
-    )
-    layers = [findings.metrics(layer=layer) for layer in range(len(findings.by_layer))]
+    findings = look_at(pictures, detector, recipe, every_layer)
+    layers = findings.layer_metrics()
     tables = layers[-1].table() + (f"\n\n{layer_table(layers)}" if every_layer else "")
     if out is not None:
         title = f"{checkpoint.name} on {len(pictures)} val pictures of {recipe_path.name}"
