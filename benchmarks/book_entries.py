@@ -33,6 +33,10 @@ NEEDS = {
     ),
     "PEER_GRAPHS": Need("folder that benchmarks/peer_models.py has filled"),
     "SERVING_PEERS": Need("interpreter of an environment with benchmarks/requirements-serving.txt"),
+    "GPU_PYTHON": Need(
+        "interpreter of an environment with requirements/serve-gpu.txt, torch for CUDA, timm, safetensors, onnx, onnxslim "
+        "and transformers"
+    ),
     "SAHI": Need("interpreter of an environment with benchmarks/requirements-scenes.txt"),
     "REDIS": Need("address of a Redis that may be written to"),
     "ABLATION_MINUTES": Need(
@@ -102,6 +106,11 @@ def _hosts(preset: str) -> Entry:
     return Entry("training", f"python benchmarks/hosts.py {preset} --threads 1 --json {{FILE}}", 20, book_rows.hosts)
 
 
+def _hosts_on_gpu(preset: str) -> Entry:
+    command = f"python benchmarks/hosts.py {preset} --steps 4 --json {{FILE}}"
+    return Entry("training", command, 1, book_rows.hosts, programs=("nvidia-smi",))
+
+
 def _engines(precision: str) -> Entry:
     command = f"python -m export engines {MODEL} --library tensorrt-rtx --precision {precision} --cache {{FILE}}"
     return Entry("export", command, 1, book_rows.engines)
@@ -149,9 +158,7 @@ ENTRIES: dict[str, Entry] = {
         3,
         book_rows.peers,
     ),
-    "gpu": Entry(
-        "peers", f"python benchmarks/gpu.py {MODEL} --json {{FILE}}", 3, programs=("nvidia-smi",)
-    ),  # also needs transformers, see benchmarks/peer_models.py
+    "gpu": Entry("peers", f"{{GPU_PYTHON}} benchmarks/gpu.py {MODEL} --json {{FILE}}", 3, programs=("nvidia-smi",)),
     "queries": Entry(
         "queries", f"python benchmarks/latency.py {MODEL} --threads 1 --json {{FILE}}", 1, book_rows.queries
     ),
@@ -186,6 +193,8 @@ ENTRIES: dict[str, Entry] = {
     ),
     "hosts-dino": _hosts("dino_d3q_r50"),
     "hosts-deformable": _hosts("deformable_detr_d3q_r50"),
+    "hosts-dino-gpu": _hosts_on_gpu("dino_d3q_r50"),
+    "hosts-deformable-gpu": _hosts_on_gpu("deformable_detr_d3q_r50"),
     "ablation": Entry(
         "ablation",
         "python -m training ablate training/ablation/grids/nwpu.toml --out docs/ablation/nwpu"

@@ -56,6 +56,7 @@ CONTENTS = {
 PARTS = {
     "docs/clients/README": "docs/clients/[a-z]*",
     "docs/decisions/README": "docs/decisions/0*",
+    "docs/results": "docs/ablation/*/table",
     "docs/model-cards": "service/models/*/*/README",
 }
 CLIENT = ROOT / "service" / "client"

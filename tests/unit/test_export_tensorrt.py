@@ -384,9 +384,6 @@ def test_a_graph_that_changed_since_export_is_refused(
         build_engines(tmp_path, manifest, "fp32", tmp_path, Profile.of(manifest, BATCH), library="tensorrt-rtx")
 
 
-# ONNX Runtime's provider
-
-
 # Running
 
 

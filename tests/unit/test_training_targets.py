@@ -281,3 +281,20 @@ def test_the_dense_assignment_follows_its_rules(seed: int) -> None:
     )
     for n, (g, _) in enumerate(expected):
         assert g < 0 or torch.equal(assigned.boxes[0, n], targets.boxes[0, g])
+
+
+def test_pictures_are_assigned_alike_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, make_targets: Callable[..., Targets]
+) -> None:
+    crowd = [(0, 0.2 + 0.1 * i, 0.5, 0.1, 0.1) for i in range(5)]
+    targets = make_targets([(0, 0.5, 0.5, 0.2, 0.2)], [], crowd)
+    anchor_boxes = anchors([(8, 8)], 2.0, like=torch.zeros(1))
+    torch.manual_seed(0)
+    scores, boxes = torch.rand(3, 64, 2), anchor_boxes.expand(3, -1, -1)
+    given = (scores, boxes, anchor_boxes[0], torch.full((64,), 8.0), torch.tensor([64.0, 64.0]), targets)
+    together = assign_dense(*given)
+    assert (together.labels >= 0).any(1).tolist() == [True, False, True]
+    monkeypatch.setattr("training.targets.MOST_PAIRS", 1)
+    alone = assign_dense(*given)
+    assert torch.equal(alone.labels, together.labels)
+    assert torch.equal(alone.quality, together.quality)

@@ -20,6 +20,20 @@ def by_seed(results: Sequence[Result], variant: str, figure: Callable[[Figures],
     return {seed: value for seed, value in values.items() if value is not None}
 
 
+def comparable(results: Sequence[Result], variant: str, reference: str) -> list[Result]:
+    """Results of two variants that have seed and device in common: on another device, losses part within some steps."""
+    runs = [
+        {(result.seed, result.figures.device) for result in results if result.variant == name}
+        for name in (variant, reference)
+    ]
+    both = runs[0] & runs[1]
+    return [
+        result
+        for result in results
+        if result.variant in (variant, reference) and (result.seed, result.figures.device) in both
+    ]
+
+
 def mean_and_deviation(values: Seeds) -> tuple[float, float | None]:
     """Mean, and standard deviation over seeds (None for a single one)."""
     numbers = list(values.values())
@@ -92,13 +106,11 @@ def _cost(baseline: str, variant: str, results: Sequence[Result]) -> list[str]:
     queries, parameters = (
         by_seed(results, variant, figure) for figure in (metric("mean_queries"), lambda f: f.parameters)
     )
-    devices = {(result.variant, result.seed): result.figures.device for result in results}
-    times = []
+    alike, times = comparable(results, variant, baseline), []
     for figure in (lambda f: f.seconds, lambda f: f.cpu_seconds):
-        ours, theirs = by_seed(results, variant, figure), by_seed(results, baseline, figure)
-        common = [seed for seed in ours if seed in theirs and devices[variant, seed] == devices[baseline, seed]]
-        ratio = sum(ours[s] for s in common) / sum(theirs[s] for s in common) if common else None
-        times.append("-" if ratio is None else f"{ratio:.2f} x")
+        ours, theirs = by_seed(alike, variant, figure), by_seed(alike, baseline, figure)
+        ratios = [ours[seed] / theirs[seed] for seed in ours if seed in theirs]
+        times.append(f"{np.mean(ratios):.2f} x" if ratios else "-")
     return [
         f"{np.mean(list(queries.values())):.0f}" if queries else "-",
         *times,
@@ -109,7 +121,8 @@ def _cost(baseline: str, variant: str, results: Sequence[Result]) -> list[str]:
 def _against(results: Sequence[Result], variant: str, reference: str) -> str:
     if reference == variant:
         return ""
-    difference = paired_difference(*(by_seed(results, name, metric("ap")) for name in (variant, reference)))
+    alike = comparable(results, variant, reference)
+    difference = paired_difference(*(by_seed(alike, name, metric("ap")) for name in (variant, reference)))
     return "-" if difference is None else _percent(*difference, sign="+")
 
 
@@ -126,9 +139,10 @@ def _explanation(results: Sequence[Result]) -> str:
     devices = " and ".join(sorted({result.figures.device for result in results}))
     return (
         "AP, its kin and the count error in per cent: mean ± standard deviation over seeds. Differences are of AP, "
-        "paired by seed: mean ± standard error. A seed fixes the order of crops and the noise; initial weights are the "
-        f"same only where variants have the same modules. {steps} steps each, on {devices}; times are multiples "
-        "of the baseline's with the same seed on the same device, measured beside other runs."
+        "paired by seed on the same device: mean ± standard error. A seed fixes the order of crops and the noise; "
+        "initial weights are the same only where variants have the same modules. "
+        f"{steps} steps each, on {devices}; times are mean multiples of the baseline's with the same seed on the same "
+        "device, measured beside other runs."
     )
 
 
