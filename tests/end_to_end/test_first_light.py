@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 import training
 from training.loop import fit
 
-SIDE, PICTURES, STEPS = 128, 8, 200
+SIDE, PICTURES, STEPS = 128, 8, 120
 READY_SECONDS = 60
 CLASSES = ("vehicle", "storage tank")
 OVERRIDES = {
