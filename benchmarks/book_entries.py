@@ -34,8 +34,8 @@ NEEDS = {
     "PEER_GRAPHS": Need("folder that benchmarks/peer_models.py has filled"),
     "SERVING_PEERS": Need("interpreter of an environment with benchmarks/requirements-serving.txt"),
     "GPU_PYTHON": Need(
-        "interpreter of an environment with requirements/serve-gpu.txt, torch for CUDA, timm, safetensors, onnx, onnxslim "
-        "and transformers"
+        "interpreter of an environment with requirements/serve-gpu.txt, torch for CUDA, timm, safetensors, onnx, "
+        "onnxslim and transformers"
     ),
     "SAHI": Need("interpreter of an environment with benchmarks/requirements-scenes.txt"),
     "REDIS": Need("address of a Redis that may be written to"),

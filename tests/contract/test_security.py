@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from service.headers import SECURITY_HEADERS
-from service.server import listen
+from service.server import ListenError, listen
 from service.settings import Settings
 
 MakeClient = Callable[..., httpx.Client]
@@ -102,6 +102,13 @@ def test_a_service_that_is_open_to_a_network_says_so(
     assert [record.name for record in caplog.records if "HEATQUERY_API_KEYS" in record.getMessage()] == (
         ["heatquery"] if warns else []
     )
+
+
+def test_a_port_that_is_taken_is_told_with_its_number() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+            listen(Settings(host="127.0.0.1", port=port))
 
 
 @pytest.mark.parametrize(("proxies", "statuses"), [("", [200, 429]), ("127.0.0.1", [200, 200])])
