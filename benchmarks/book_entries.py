@@ -167,7 +167,7 @@ ENTRIES: dict[str, Entry] = {
     "serving-mixed": _serving("mixed", 4),
     "serving-overload": _serving("overload", 3),
     "serving-start": _serving("start", 1),
-    "serving-soak": _serving("start", 32, " --soak 30"),
+    "serving-soak": _serving("", 31, "--soak 30"),
     "serving-memory": Entry(
         "serving", f"python benchmarks/latency.py {MODEL} --rounds 1 --json {{FILE}}", 1, book_rows.memory
     ),

@@ -5,7 +5,8 @@
     python benchmarks/serving.py service/models/nano-nwpu/3 --data FOLDER --peers PEERS/bin/python \
         --json serving.json --page docs/serving.md
 
-Without --only, what the JSON file lacks is measured, about 25 minutes for all of it; --soak MINUTES adds the soak.
+Without --only, what the JSON file lacks is measured, about 25 minutes for all of it; --soak MINUTES adds the soak, and
+--only --soak MINUTES measures it alone.
 --only measures parts anew and leaves the others as they are. --scale 0.1 is for trying out.
 """
 
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             provenance=provenance(manifest),
             log=log,
         )
-        wanted = options.only or [name for name in PARTS if getattr(figures, name) is None]
+        lacking = [name for name in PARTS if getattr(figures, name) is None]
+        wanted = lacking if options.only is None else options.only
         figures = measure(bench, figures, wanted, options)
     lines = report(figures)
     print("\n".join([*aims_table(verdicts(figures)), "", *lines]))
@@ -153,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         help="settings of our service beside its defaults; the tables tell them",
     )
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="what was measured, to go on from")
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="; ".join(PARTS))
+    parser.add_argument("--only", nargs="*", choices=PARTS, metavar="PART", help="; ".join(PARTS))
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="measure the soak, for so long")
     parser.add_argument("--scale", type=float, default=1.0, help="length of every round, by its full length")
     parser.add_argument("--log", type=Path, metavar="FILE", help="where the servers write")
