@@ -295,7 +295,9 @@ def test_the_table_has_means_differences_and_cost(tmp_path: Path) -> None:
         result(deep, 1, figures(0.44, seconds=150.0, cpu_seconds=180.0)),
         result(deeper, 1, figures(0.50, parameters=2_000_000)),
     ]
-    rows = {line.split(" | ")[0].strip("| "): line for line in markdown(variants, results).splitlines()[:5]}
+    title, _, *lines = markdown(variants, results).splitlines()
+    assert title == "# Ablation"
+    rows = {line.split(" | ")[0].strip("| "): line for line in lines[:5]}
     head = [cell.strip() for cell in rows["variant"].strip("|").split("|")]
     cells = {
         name: dict(zip(head, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
