@@ -16,7 +16,7 @@ from training.ablation.grid import Grid, Variant, flat_recipe
 from training.ablation.results import Figures, Result, check_same, result_path
 from training.ablation.run import read_cost, thinned
 from training.ablation.session import Run, claimed
-from training.ablation.table import by_seed, markdown, mean_and_deviation, metric, paired_difference
+from training.ablation.table import by_seed, comparable, markdown, mean_and_deviation, metric, paired_difference
 from training.config import Recipe
 
 TRAINING = Path(training.__file__).parent
@@ -282,6 +282,14 @@ def test_a_figure_is_read_by_seed_where_it_was_measured(tmp_path: Path) -> None:
     plain = variants_of(tmp_path)[0]
     results = [result(plain, 0, figures(0.3)), result(plain, 1, figures(0.4, metrics={"ap": None}))]
     assert by_seed(results, "plain", metric("ap")) == {0: 0.3}
+
+
+def test_runs_of_different_devices_are_not_compared(tmp_path: Path) -> None:
+    plain, deep = variants_of(tmp_path, TWO)
+    results = [result(plain, 0, figures(0.30)), result(deep, 0, figures(0.40, device="a GPU"))]
+    assert comparable(results, "deep", "plain") == []
+    (row,) = [line for line in markdown([plain, deep], results).splitlines() if line.startswith("| deep | 1 |")]
+    assert row.split(" | ")[2:4] == ["40.0", "-"]
 
 
 def test_the_table_has_means_differences_and_cost(tmp_path: Path) -> None:
