@@ -11,21 +11,19 @@ tensors on the host in every call, which no CUDA graph can hold, so ours alone a
 
 import argparse
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from time import perf_counter
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from benchmarks.book_result import Row, write_rows
 from benchmarks.complexity import CLASSES
-from benchmarks.peer_models import PEERS
+from benchmarks.peer_models import PEERS, FromBytes
 from benchmarks.peer_report import Spread
+from benchmarks.peers import WARM_UP_ROUNDS, Run, interleaved
 from model.detector import Detector
 from model.presets import preset
 from service.engines.base import DecoderInputs
@@ -35,9 +33,6 @@ from service.manifest import load_model_folder
 OURS = ("nano", "small", "base")
 OTHERS = ("d-fine-n", "d-fine-s", "rt-detr-r18")
 PRECISIONS = ("fp32", "bf16")
-WARM_UP_ROUNDS = 3
-
-Run: TypeAlias = Callable[[], object]
 
 
 class FixedQueries(nn.Module):
@@ -56,19 +51,6 @@ class FixedQueries(nn.Module):
         return last.logits, last.boxes
 
 
-class FromBytes(nn.Module):
-    """A detector of transformers that takes the same bytes."""
-
-    def __init__(self, peer: nn.Module) -> None:
-        super().__init__()
-        self.peer = peer
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) uint8 to logits and boxes."""
-        found = self.peer(images.float() / 255)
-        return found.logits, found.pred_boxes
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write the figures where asked."""
     options = _parser().parse_args(arguments)
@@ -78,9 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, K = {options.queries} of ours", flush=True)
     rows = []
     for batch in options.batches:
-        for name, times in interleaved(dict(contenders(options, batch)), options.rounds).items():
+        for name, samples in interleaved(dict(contenders(options, batch)), options.rounds).items():
             claim = f"{name}, batch of {batch}: a picture"
-            rows.append(Row.of(claim, Spread.of(np.array(times) / batch), "ms"))
+            clock = np.array([milliseconds for _, milliseconds in samples])
+            rows.append(Row.of(claim, Spread.of(clock / batch), "ms"))
             print(f"{claim}: {rows[-1].measured}", flush=True)
         gc.collect()
         torch.cuda.empty_cache()
@@ -155,18 +138,6 @@ def served(engine: OnnxEngine, pictures: np.ndarray, options: argparse.Namespace
         return engine.decode(DecoderInputs.of_batch(encoded), [options.queries] * len(pictures))
 
     return run
-
-
-def interleaved(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every run."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for number in tqdm(range(-WARM_UP_ROUNDS, rounds), unit="round"):
-        for name in runs if number % 2 else reversed(runs):
-            begun = perf_counter()
-            runs[name]()
-            if number >= 0:
-                times[name].append((perf_counter() - begun) * 1e3)
-    return times
 
 
 def _parser() -> argparse.ArgumentParser:
