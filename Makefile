@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve serve-gpu test bench container-test lint format docs audit lock hooks clean
+.PHONY: help serve serve-gpu test bench container-test container-test-training lint format docs audit lock hooks clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,10 @@ bench: .venv/.ready ## measure all that this machine can, or ONLY="name ...", an
 	.venv/bin/python benchmarks/book.py --run $(ONLY) $(ARGS)
 
 container-test: ## build the service's image, start it locked down and check it (buildah, podman; docs/deploy.md)
-	'$(PYTHON)' tests/container/check.py
+	'$(PYTHON)' tests/container/check_service.py
+
+container-test-training: ## the same for the training image, from drawn pictures to a model folder (takes 12 GB of disk)
+	'$(PYTHON)' tests/container/check_training.py
 
 lint: .venv/.ready ## ruff, formatting, types, import rules, Dockerfiles
 	.venv/bin/ruff check

@@ -178,7 +178,7 @@ ENTRIES: dict[str, Entry] = {
     "scenes-ray": _scenes("workers", 6, " --side 10000 --rounds 2"),
     "container": Entry(
         "container",
-        "python tests/container/check.py --json {FILE}",
+        "python tests/container/check_service.py --json {FILE}",
         10,
         book_rows.container,
         programs=("buildah", "podman", "runc", "debootstrap"),

@@ -162,7 +162,7 @@ def engines(folder: Path) -> list[Row]:
 
 
 def container(path: Path) -> list[Row]:
-    """Of tests/container/check.py, which ends where a call is lost: what the image weighs and how soon it serves."""
+    """Of tests/container/check_service.py, which ends where a call is lost: weight, start and memory of the image."""
     found = json.loads(path.read_bytes())
     return [
         Row(claim="image: our layers", value=found["layers_mb"], unit="MB", at_most=450),

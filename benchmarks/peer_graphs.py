@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.complexity import CLASSES
-from export.onnx_graph import graph_specs, write_graph
+from export.onnx_graph import export_graph, graph_specs, write_graph
 from export.pictures import Canvas, picture_paths, read_canvas
 from model.detector import Detector
 from model.presets import preset
@@ -117,7 +116,7 @@ def _export(name: str, layers: int, graph: Path) -> None:
         parameter.add_(0.01 * torch.randn_like(parameter))  # gates start at zero, and would be optimised away
     specs = {spec.file: spec for spec in graph_specs(detector)}
     part = f"{graph.stem.partition('-')[0]}.onnx"
-    write_graph(replace(specs[part], file=graph.name), graph.parent, {"name": name})
+    write_graph(export_graph(specs[part]), graph, {"name": name})
 
 
 @functools.cache

@@ -32,5 +32,7 @@ ENV PATH=/opt/heatquery/bin:$PATH \
     HOME=/tmp
 WORKDIR /runs
 USER 10001:10001
+# Python heeds it as process 1, too, which ignores SIGTERM: a training ends at once, and says how it goes on.
+STOPSIGNAL SIGINT
 ENTRYPOINT ["python", "-m"]
 CMD ["training", "--help"]

@@ -6,43 +6,54 @@ and size in pixels of the tile, then a score per class (docs of qgis-plugin-deep
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import ModelProto
 from torch import Tensor, nn
 from torch.export import Dim
 
-from export.graphs import DetectorGraph, folded
+from export.joined import TAKEN, Stage, decoding, join, tail
 from export.manifest import Manifest
-from export.onnx_graph import GraphSpec
+from export.onnx_graph import GraphSpec, export_graph
 from export.runtime import Array
-from model.detector import Detector
+from model.config import DetectorConfig
 
 FILE = "deepness.onnx"
 OVERLAP_PERCENT = 15
 """Of neighbouring tiles; the plugin's user may change it."""
 
 
-class DeepnessGraph(nn.Module):
-    """A tile to all its queries, K decided inside."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.whole = DetectorGraph(detector)
+class TileToImages(nn.Module):
+    """A tile as the plugin gives it, as the encoder takes it."""
 
     def forward(self, tile: Tensor) -> Tensor:
-        """(1, 3, S, S) RGB from 0 to 1, to (1, 4 + C, K): cxcywh in pixels of the tile, and a score per class."""
-        boxes, scores = self.whole.detect(tile * 255)
+        """(1, 3, S, S), RGB from 0 to 1, to the same as uint8."""
+        return (tile * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+class ToDeepness(nn.Module):
+    """Boxes and scores as the plugin takes them."""
+
+    def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """(1, K, 4) and (1, K, C) to (1, 4 + C, K): cxcywh in pixels of the tile, and a score per class."""
         low, high = boxes.chunk(2, -1)
         return torch.cat([(low + high) / 2, high - low, scores], -1).transpose(1, 2)
 
 
-def deepness_spec(detector: Detector, size: int) -> GraphSpec:
-    """How the graph is exported: one tile of a fixed side in pixels, as the plugin wants it."""
-    tile = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    static = dict.fromkeys(range(4), Dim.STATIC)
-    return GraphSpec(FILE, DeepnessGraph(folded(detector)), (tile,), (static,), ["tile"], ["output"], packed=True)
+def deepness_graph(folder: Path, config: DetectorConfig, size: int) -> ModelProto:
+    """The encoder.onnx and decoder.onnx of a folder in one graph for tiles of `size` pixels, as the plugin wants it."""
+    static, count = Dim.STATIC, Dim("K", min=1)
+    tile = torch.zeros(1, 3, size, size)
+    images = GraphSpec("tile", TileToImages(), (tile,), (dict.fromkeys(range(4), static),), ["tile"], ["images"])
+    arguments = torch.zeros(1, 7, 4), torch.zeros(1, 7, len(config.classes))
+    rows = {0: static, 1: count, 2: static}
+    plugin = GraphSpec("plugin", ToDeepness(), arguments, (rows, rows), TAKEN, ["output"])
+    encoder = Stage("encoder", onnx.load(folder / "encoder.onnx"), {"images": "tile.images"})
+    return join([Stage("tile", export_graph(images), {}), encoder, *decoding(folder, config), tail(plugin)])
 
 
 def deepness_metadata(manifest: Manifest) -> dict[str, str]:

@@ -20,7 +20,7 @@ from export.accuracy import Accuracy, CocoFile
 from export.graphs import cut_decoder
 from export.manifest import FP32, PAD_VALUE, input_spec
 from export.matching import above
-from export.onnx_graph import graph_specs, write_graph
+from export.onnx_graph import export_graph, graph_specs, write_graph
 from export.pictures import read_canvas
 from export.runtime import Array, Graphs, OnnxRunner
 from model.checkpoint import load_detector
@@ -100,15 +100,14 @@ def run_depth(arguments: argparse.Namespace) -> str:
 
 def cut_graphs(detector: Detector, folder: Path) -> list[Depth]:
     """The detector after 1, 2, ... layers, exported; all share one encoder."""
-    specs = graph_specs(detector)[:1]
+    encoder_spec = graph_specs(detector)[0]
     decoders = range(1, detector.config.decoder.layers + 1)
     cuts = {f"decoder-{layers}.onnx": graph_specs(cut_decoder(detector, layers))[1] for layers in decoders}
-    write_graph(specs[0], folder, {})
+    write_graph(export_graph(encoder_spec), folder / FP32.encoder, {})
     encoder = OnnxRunner(folder / FP32.encoder)
     depths = []
     for layers, (file, spec) in zip(decoders, cuts.items(), strict=True):
-        write_graph(spec, folder, {})
-        (folder / spec.file).rename(folder / file)
+        write_graph(export_graph(spec), folder / file, {})
         graphs = Graphs(encoder, OnnxRunner(folder / file), detector.config.query, len(detector.config.strides))
         depths.append(Depth(layers, graphs))
     return depths

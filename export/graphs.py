@@ -1,4 +1,4 @@
-"""The detector as the three graphs that are exported. Each wraps the detector; none changes it.
+"""The detector as the two graphs that are exported. Each wraps the detector; none changes it.
 
 Dimension letters as in `model.structures`; K queries that are decoded, S_l stride of level l.
 """
@@ -74,40 +74,6 @@ class DecoderGraph(nn.Module):
         """
         last = self.decoder(queries, reference_boxes, memory, attention_bias(valid, None))[-1]
         return boxes_and_scores(last, valid, memory[0], self.config)
-
-
-class DetectorGraph(nn.Module):
-    """Pictures to boxes, scores and labels in one graph, with K decided inside."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detect.
-
-        Args:
-            images: (B, 3, H, W), uint8, RGB, sides a multiple of the coarsest stride.
-        Returns:
-            Boxes (B, K, 4), xyxy in pixels of the canvas, and of the best class of each query the score (B, K),
-            0 beyond a picture's own number of queries, and the label (B, K), int64.
-        """
-        boxes, scores = self.detect(images)
-        best, labels = scores.max(-1)
-        return boxes, best, labels
-
-    def detect(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with a score per class (B, K, C)."""
-        detector = self.detector
-        encoded = detector.encode(images)
-        assert encoded.count is not None  # see refuse_without_density
-        counts = query_counts(encoded.count, detector.config.query)
-        most = cast(int, counts.amax(0).item())
-        torch._check(most >= detector.config.query.k_min)  # what the exporter may assume of a number it cannot see
-        torch._check(most <= detector.config.query.k_max)
-        queries = detector.propose(encoded, most, counts)
-        last = detector.decode(encoded.memory, queries)[-1]
-        return boxes_and_scores(last, queries.valid, encoded.memory[0], detector.config)
 
 
 def boxes_and_scores(

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from torch.export import Dim
 
 from export.graphs import (
     DecoderGraph,
-    DetectorGraph,
     EncoderGraph,
     decoder_inputs,
     encoder_outputs,
@@ -27,6 +26,7 @@ from export.packing import pack_kernels
 from model.detector import Detector
 
 OPSET = 18
+Metadata = Mapping[str, str | list[str]]
 FORBIDDEN_TYPES: dict[int, str] = {TensorProto.DOUBLE: "float64", TensorProto.COMPLEX128: "complex128"}
 
 
@@ -42,12 +42,10 @@ class GraphSpec:
     """Per argument: axis to dimension."""
     inputs: list[str]
     outputs: list[str]
-    packed: bool = False
-    """Store convolution kernels in 16 bits, see `pack_kernels`."""
 
 
 def graph_specs(detector: Detector) -> list[GraphSpec]:
-    """The three graphs of a detector. Batch, queries and sides are dynamic, sides in steps of the coarsest stride.
+    """Encoder and decoder of a detector. Batch, queries and sides are dynamic, sides in steps of the coarsest stride.
 
     Raises:
         ValueError: the detector has no density head.
@@ -77,38 +75,11 @@ def graph_specs(detector: Detector) -> list[GraphSpec]:
             decoder_inputs(levels),
             ["boxes", "scores"],
         ),
-        GraphSpec(
-            "detector.onnx",
-            DetectorGraph(detector),
-            (canvas,),
-            (canvas_shape,),
-            ["images"],
-            ["boxes", "scores", "labels"],
-            packed=True,
-        ),
     ]
 
 
-def write_graph(spec: GraphSpec, folder: Path, metadata: dict[str, str | list[str]]) -> None:
-    """Export one graph to `folder / spec.file`.
-
-    Args:
-        metadata: kept in the file; lists as JSON.
-    Raises:
-        ValueError: the graph is not one that may ship, see `check_graph`.
-    """
-    model = onnxslim.slim(_export(spec))
-    assert isinstance(model, ModelProto)  # a file name or None only where a file is asked for
-    if spec.packed:
-        pack_kernels(model.graph)
-    _strip(model)
-    model.producer_name = "heatquery"
-    helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
-    check_graph(spec.file, model)
-    onnx.save(model, folder / spec.file)
-
-
-def _export(spec: GraphSpec) -> ModelProto:
+def export_graph(spec: GraphSpec) -> ModelProto:
+    """Trace a graph."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's remarks on its own deprecated calls and on axis names
         program = torch.onnx.export(
@@ -123,6 +94,26 @@ def _export(spec: GraphSpec) -> ModelProto:
         )
     assert program is not None  # only None when written to a file
     return program.model_proto
+
+
+def write_graph(model: ModelProto, path: Path, metadata: Metadata, packed: bool = False) -> None:
+    """Make a graph smaller, check it and write it.
+
+    Args:
+        metadata: kept in the file; lists as JSON.
+        packed: store convolution kernels in 16 bits, see `pack_kernels`.
+    Raises:
+        ValueError: the graph is not one that may ship, see `check_graph`.
+    """
+    slim = onnxslim.slim(model)
+    assert isinstance(slim, ModelProto)  # a file name or None only where a file is asked for
+    if packed:
+        pack_kernels(slim.graph)
+    _strip(slim)
+    slim.producer_name = "heatquery"
+    helper.set_model_props(slim, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
+    check_graph(path.name, slim)
+    onnx.save(slim, path)
 
 
 def _times(scale: int, dim: Dim) -> Dim:

@@ -13,6 +13,7 @@ from export.engines.command import BATCH, build_engines
 from export.engines.library import load_tensorrt
 from export.engines.profile import Profile
 from export.engines.run import Engine
+from export.joined import FILE as DETECTOR
 from export.manifest import FileSpec, GraphFiles, Manifest, Precision
 from export.parity import Report, Roads, compare
 from export.pictures import Canvas, Kind
@@ -38,7 +39,7 @@ def against_torch(
         after_picture: called once a picture.
     """
     deepness = OnnxRunner(folder / DEEPNESS) if DEEPNESS in files else None
-    roads = Roads(reference, OnnxRunner(folder / "detector.onnx"), deepness)
+    roads = Roads(reference, OnnxRunner(folder / DETECTOR), deepness)
     hashes = {name: spec.sha256 for name, spec in files.items()}
     return compare(detector, roads, canvases, kind, hashes, Tolerance(), after_picture)
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from export.deepness import FILE as DEEPNESS
-from export.deepness import deepness_metadata, deepness_spec
+from export.deepness import deepness_graph, deepness_metadata
 from export.folder import new_folder, refuse_existing, replace_json
 from export.graphs import cut_decoder
+from export.joined import FILE as DETECTOR
+from export.joined import detector_graph
 from export.manifest import PAD_VALUE, PLAIN_NAME, Card, FileSpec, Manifest, Precision, describe
-from export.onnx_graph import graph_specs, write_graph
+from export.onnx_graph import export_graph, graph_specs, write_graph
 from export.parity import ParityError, Report
 from export.pictures import Canvas, Kind, real_canvases, synthetic_canvases
 from export.precisions import write_precision
@@ -96,10 +98,17 @@ def _write_graphs(
         "classes": list(manifest.classes),
         "commit": manifest.source.commit,
     }
-    specs = [*graph_specs(detector), *([deepness_spec(detector, wish.size)] if wish.deepness else [])]
-    for spec in specs:
+    for spec in graph_specs(detector):
         bar.set_description(spec.file)
-        write_graph(spec, folder, metadata | (deepness if spec.file == DEEPNESS else {}))
+        write_graph(export_graph(spec), folder / spec.file, metadata)
+        bar.update()
+    bar.set_description(DETECTOR)
+    write_graph(detector_graph(folder, detector.config), folder / DETECTOR, metadata, packed=True)
+    bar.update()
+    if wish.deepness:
+        bar.set_description(DEEPNESS)
+        graph = deepness_graph(folder, detector.config, wish.size)
+        write_graph(graph, folder / DEEPNESS, metadata | deepness, packed=True)
         bar.update()
 
 

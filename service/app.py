@@ -88,6 +88,14 @@ def create_app(
     app.state.runtime = runtime
     app.state.page = page.read_page()
     install_error_handlers(app)
+    _include_routers(app, settings)
+    install_documentation(app)
+    _add_middleware(app, settings, limiter)
+    return app
+
+
+def _include_routers(app: FastAPI, settings: Settings) -> None:
+    """What takes pictures has a limit on their size, and what a key protects asks for it."""
     uploads = APIRouter(max_body_size=settings.max_upload_bytes)
     uploads.include_router(detect.router)
     uploads.include_router(heatmap.router)
@@ -98,9 +106,6 @@ def create_app(
         app.include_router(router, dependencies=[] if settings.api_keys is None else [KEY_FIELD])
     for router in (health.router, inference_protocol.router, metrics.router, docs.router, page.router):
         app.include_router(router)
-    install_documentation(app)
-    _add_middleware(app, settings, limiter)
-    return app
 
 
 def _open_limiter(settings: Settings) -> "RateLimiter | None":

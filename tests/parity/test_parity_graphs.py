@@ -1,13 +1,13 @@
 """Exported graphs give what the detector gives, whatever the batch, the canvas and the number of objects."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from copied_graphs import copy_graphs
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -200,9 +200,7 @@ def test_drawn_pictures_are_called_so_in_the_report(exported) -> None:
 
 
 def test_a_failed_comparison_writes_nothing(exported, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "export.release.write_graph", lambda spec, folder, _: shutil.copy(exported.folder / spec.file, folder)
-    )
+    copy_graphs(monkeypatch, exported.folder)
     with pytest.raises(ParityError, match="nothing was written"):
         release(
             exported.checkpoint,

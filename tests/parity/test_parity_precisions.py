@@ -1,12 +1,12 @@
 """A folder of all precisions: each goes through release, its gate and the service."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from copied_graphs import copy_graphs
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -36,9 +36,7 @@ def released(exported, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     out = base / "models" / "tiny" / "8"
     wish = Wish(SIDE, decoder_layers=1, precisions=("fp32", "fp16", "int8"), calibration=drawn(base / "train", 12))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "export.release.write_graph", lambda spec, folder, _: shutil.copy(exported.folder / spec.file, folder)
-        )
+        copy_graphs(patch, exported.folder)
         return out, release(exported.checkpoint, out, Card(), wish)
 
 

@@ -44,4 +44,4 @@ def test_folding_leaves_the_given_detector_as_it_is() -> None:
 
 
 def test_the_exported_graphs_have_no_batch_norm() -> None:
-    assert [batch_norms(spec.module) for spec in graph_specs(trained())] == [0, 0, 0]
+    assert [batch_norms(spec.module) for spec in graph_specs(trained())] == [0, 0]
