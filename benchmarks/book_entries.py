@@ -149,6 +149,7 @@ ENTRIES: dict[str, Entry] = {
         book_rows.parity,
         f"{MODEL}/parity.json",
     ),
+    "export-time": Entry("export", f"python benchmarks/export_time.py {CHECKPOINT} --data {{NWPU}} --json {{FILE}}", 8),
     "engines-fp32": _engines("fp32"),
     "engines-fp16": _engines("fp16"),
     "engines-int8": _engines("int8"),

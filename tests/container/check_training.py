@@ -16,7 +16,7 @@ from engine import LOCKED_DOWN, PODMAN, ROOT, build_image, image_bytes, missing_
 IMAGE = "localhost/heatquery-train:container-test"
 USER = 10001
 LAST = "/runs/mine/checkpoints/step-000120"
-SECONDS_TO_A_CHECKPOINT, SECONDS_TO_STOP = 120, 20
+SECONDS_TO_A_CHECKPOINT, SECONDS_TO_STOP = 300, 20
 SHORT = {
     "data/mine": "/runs/mine-data",
     'classes = ["airplane"]': 'classes = ["vehicle", "ship", "tank", "airplane", "court"]',
@@ -27,7 +27,8 @@ SHORT = {
     "steps = 400": "steps = 120",
     "batch_size = 8": "batch_size = 4",
     "warmup_steps = 40": "warmup_steps = 10",
-    "checkpoint_every = 100": "checkpoint_every = 20",
+    "threads = 2": "threads = 1",
+    "checkpoint_every = 100": "checkpoint_every = 10",
     '"training/checkpoints/nano-nwpu"': '"/app/training/checkpoints/nano-nwpu"',
 }
 WRITING = """
@@ -76,7 +77,7 @@ def check(folder: Path) -> Iterator[str]:
     pictures, model = "/runs/mine-data/instances_val.json", "/runs/models/mine/1"
     inside(folder, f"export build {LAST} --out {model} --size 256 --precisions fp32 --images {pictures}")
     verified = inside(folder, f"export verify {model} --checkpoint {LAST} --data {pictures}")
-    yield f"exported it: {verified.splitlines()[-1]}"
+    yield f"exported it: {verified.strip().splitlines()[-1]}"
 
 
 def a_stopped_training_goes_on(folder: Path) -> str:
@@ -84,7 +85,7 @@ def a_stopped_training_goes_on(folder: Path) -> str:
     fit = "training fit /data/mine.toml --out /runs/mine"
     checkpoints = folder / "runs" / "mine" / "checkpoints"
     name = run(*PODMAN, "run", "--detach", *shape(folder), IMAGE, *fit.split()).strip()
-    wait_for(checkpoints / "step-000020", name)
+    wait_for(checkpoints / "step-000010", name)
     begun = time.monotonic()
     run(*PODMAN, "stop", "--time", str(2 * SECONDS_TO_STOP), name)
     seconds = time.monotonic() - begun
