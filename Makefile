@@ -22,7 +22,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .PHONY: help serve serve-gpu test bench container-test container-test-training lint format docs audit lock hooks clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: .venv-serve/.ready ## start the service on 127.0.0.1:8000, or HOST=... PORT=... (environment without torch)
 	.venv-serve/bin/python $(SERVE)

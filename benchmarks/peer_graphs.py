@@ -114,7 +114,7 @@ def _export(name: str, layers: int, graph: Path) -> None:
     detector = Detector(config).eval().requires_grad_(False)
     for parameter in detector.parameters():
         parameter.add_(0.01 * torch.randn_like(parameter))  # gates start at zero, and would be optimised away
-    specs = {spec.file: spec for spec in graph_specs(detector)}
+    specs = {spec.name: spec for spec in graph_specs(detector)}
     part = f"{graph.stem.partition('-')[0]}.onnx"
     write_graph(export_graph(specs[part]), graph, {"name": name})
 

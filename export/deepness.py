@@ -16,7 +16,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 from torch.export import Dim
 
-from export.joined import TAKEN, Stage, decoding, join, tail
+from export.joined import TAIL_INPUTS, Stage, decoding, join, tail
 from export.manifest import Manifest
 from export.onnx_graph import GraphSpec, export_graph
 from export.runtime import Array
@@ -31,7 +31,7 @@ class TileToImages(nn.Module):
     """A tile as the plugin gives it, as the encoder takes it."""
 
     def forward(self, tile: Tensor) -> Tensor:
-        """(1, 3, S, S), RGB from 0 to 1, to the same as uint8."""
+        """(1, 3, S, S), RGB from 0 to 1, to uint8, as every picture comes: rounded, and cut off beyond 0 and 1."""
         return (tile * 255).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -51,7 +51,7 @@ def deepness_graph(folder: Path, config: DetectorConfig, size: int) -> ModelProt
     images = GraphSpec("tile", TileToImages(), (tile,), (dict.fromkeys(range(4), static),), ["tile"], ["images"])
     arguments = torch.zeros(1, 7, 4), torch.zeros(1, 7, len(config.classes))
     rows = {0: static, 1: count, 2: static}
-    plugin = GraphSpec("plugin", ToDeepness(), arguments, (rows, rows), TAKEN, ["output"])
+    plugin = GraphSpec("plugin", ToDeepness(), arguments, (rows, rows), TAIL_INPUTS, ["output"])
     encoder = Stage("encoder", onnx.load(folder / "encoder.onnx"), {"images": "tile.images"})
     return join([Stage("tile", export_graph(images), {}), encoder, *decoding(folder, config), tail(plugin)])
 

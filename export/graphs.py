@@ -1,6 +1,6 @@
 """The detector as the two graphs that are exported. Each wraps the detector; none changes it.
 
-Dimension letters as in `model.structures`; K queries that are decoded, S_l stride of level l.
+Dimension letters as in `model.structures`; K queries that are decoded.
 """
 
 from copy import deepcopy

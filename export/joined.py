@@ -20,8 +20,11 @@ from model.config import DetectorConfig, QueryConfig
 from model.queries import query_counts
 
 FILE = "detector.onnx"
-TAKEN = ["all_boxes", "all_scores"]
-"""Names of what a tail takes."""
+CUT_INPUTS = ["queries", "reference_boxes", "count"]
+CUT_OUTPUTS = {"queries": "kept_queries", "reference_boxes": "kept_boxes", "valid": "valid"}
+"""Inputs of the decoder, and what the cut calls them."""
+TAIL_INPUTS = ["all_boxes", "all_scores"]
+"""The decoder's boxes and scores."""
 
 
 class Cut(nn.Module):
@@ -46,8 +49,9 @@ class Cut(nn.Module):
         most = cast(int, counts.amax(0).item())
         torch._check(most >= self.config.k_min)  # what the exporter may assume of a number it cannot see
         torch._check(most <= self.config.k_max)
-        valid = torch.arange(queries.shape[1])[None] < counts[:, None]
-        return queries[:, :most], reference_boxes[:, :most], valid[:, :most]
+        kept = torch.sym_min(most, queries.shape[1])  # a number, symbolic in an export
+        valid = torch.arange(kept)[None] < counts[:, None]
+        return queries[:, :kept], reference_boxes[:, :kept], valid
 
 
 class BestClass(nn.Module):
@@ -56,7 +60,7 @@ class BestClass(nn.Module):
     def forward(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, K, 4) and (B, K, C) to the boxes, the best score (B, K), and its label (B, K), int64."""
         best, labels = scores.max(-1)
-        return boxes.clone(), best, labels
+        return boxes.clone(), best, labels  # an output of a graph is not its input
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Stage:
     name: str
     model: ModelProto
     takes: Mapping[str, str]
-    """Each of its inputs: which output of which stage before it, as STAGE.OUTPUT."""
+    """Each of its inputs: the output of a stage before it, as STAGE.OUTPUT, which no other stage takes."""
 
 
 def detector_graph(folder: Path, config: DetectorConfig) -> ModelProto:
@@ -75,30 +79,35 @@ def detector_graph(folder: Path, config: DetectorConfig) -> ModelProto:
     batch, count = Dim("B", min=1), Dim("K", min=1)
     rows = {0: batch, 1: count}
     arguments = torch.zeros(2, 7, 4), torch.zeros(2, 7, len(config.classes))
-    best = GraphSpec("best", BestClass(), arguments, (rows, rows), TAKEN, ["boxes", "scores", "labels"])
+    best = GraphSpec("best", BestClass(), arguments, (rows, rows), TAIL_INPUTS, ["boxes", "scores", "labels"])
     encoder = Stage("encoder", onnx.load(folder / "encoder.onnx"), {})
     return join([encoder, *decoding(folder, config), tail(best)])
 
 
 def decoding(folder: Path, config: DetectorConfig) -> list[Stage]:
     """The cut and the decoder, which follow a stage `encoder`."""
-    batch, proposals = Dim("B", min=1), Dim("Q", min=1)
-    rows = {0: batch, 1: proposals}
-    arguments = torch.zeros(2, 700, config.width), torch.zeros(2, 700, 4), torch.ones(2)
-    names = ["queries", "reference_boxes", "count"]
-    outputs = ["queries", "reference_boxes", "valid"]
-    cut = export_graph(GraphSpec("cut", Cut(config.query), arguments, (rows, rows, {0: batch}), names, outputs))
-    memory = [name for name in decoder_inputs(len(config.strides)) if name not in outputs]
-    takes = {name: f"encoder.{name}" for name in memory} | {name: f"cut.{name}" for name in outputs}
+    memory = [name for name in decoder_inputs(len(config.strides)) if name not in CUT_OUTPUTS]
+    takes = {name: f"encoder.{name}" for name in memory} | {name: f"cut.{kept}" for name, kept in CUT_OUTPUTS.items()}
     return [
-        Stage("cut", cut, {name: f"encoder.{name}" for name in names}),
+        Stage("cut", cut_graph(config), {name: f"encoder.{name}" for name in CUT_INPUTS}),
         Stage("decoder", onnx.load(folder / "decoder.onnx"), takes),
     ]
 
 
+def cut_graph(config: DetectorConfig) -> ModelProto:
+    """The cut alone."""
+    batch, proposals = Dim("B", min=1), Dim("Q", min=1)
+    rows = {0: batch, 1: proposals}
+    arguments = torch.zeros(2, 7, config.width), torch.zeros(2, 7, 4), torch.ones(2)
+    spec = GraphSpec("cut", Cut(config.query), arguments, (rows, rows, {0: batch}), CUT_INPUTS, [*CUT_OUTPUTS.values()])
+    return export_graph(spec)
+
+
 def tail(spec: GraphSpec) -> Stage:
     """What is made of the decoder's boxes and scores."""
-    return Stage(spec.file, export_graph(spec), dict(zip(TAKEN, ("decoder.boxes", "decoder.scores"), strict=True)))
+    return Stage(
+        spec.name, export_graph(spec), dict(zip(TAIL_INPUTS, ("decoder.boxes", "decoder.scores"), strict=True))
+    )
 
 
 def join(stages: list[Stage]) -> ModelProto:

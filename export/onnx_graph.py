@@ -34,7 +34,8 @@ FORBIDDEN_TYPES: dict[int, str] = {TensorProto.DOUBLE: "float64", TensorProto.CO
 class GraphSpec:
     """A graph and how it is exported."""
 
-    file: str
+    name: str
+    """Of the file that it becomes, or of its stage in a joined graph."""
     module: nn.Module
     arguments: tuple[Any, ...]
     """Examples; their sizes are dynamic where `dynamic_shapes` says so."""

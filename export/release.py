@@ -99,8 +99,8 @@ def _write_graphs(
         "commit": manifest.source.commit,
     }
     for spec in graph_specs(detector):
-        bar.set_description(spec.file)
-        write_graph(export_graph(spec), folder / spec.file, metadata)
+        bar.set_description(spec.name)
+        write_graph(export_graph(spec), folder / spec.name, metadata)
         bar.update()
     bar.set_description(DETECTOR)
     write_graph(detector_graph(folder, detector.config), folder / DETECTOR, metadata, packed=True)

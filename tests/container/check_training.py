@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine import LOCKED_DOWN, PODMAN, ROOT, build_image, image_bytes, missing_programs, run
+from engine import LOCKED_DOWN, PODMAN, ROOT, build_image, image_bytes, missing_programs, run, writing
 
 IMAGE = "localhost/heatquery-train:container-test"
 USER = 10001
@@ -31,17 +31,7 @@ SHORT = {
     "checkpoint_every = 100": "checkpoint_every = 10",
     '"training/checkpoints/nano-nwpu"': '"/app/training/checkpoints/nano-nwpu"',
 }
-WRITING = """
-import os, pathlib
-def can_write(folder):
-    try:
-        pathlib.Path(folder, "probe").touch()
-    except OSError:
-        return False
-    return True
-folders = "/", "/app", "/opt/heatquery", "/etc", "/data", "/runs", "/tmp"
-print(os.getuid(), [folder for folder in folders if can_write(folder)])
-"""
+PLACES = ("/", "/app", "/opt/heatquery", "/etc", "/data", "/runs", "/tmp")
 
 
 def main() -> int:
@@ -63,9 +53,12 @@ def check(folder: Path) -> Iterator[str]:
     data.mkdir()
     runs.mkdir()
     os.chown(runs, USER, USER)
-    writable = run(*PODMAN, "run", "--rm", "--entrypoint", "python", *shape(folder), IMAGE, "-c", WRITING).strip()
-    assert writable == f"{USER} ['/runs', '/tmp']", writable
-    yield "user 10001, who can write to /runs and /tmp alone"
+    writable = run(
+        *PODMAN, "run", "--rm", "--entrypoint", "python", *shape(folder), IMAGE, "-c", writing(PLACES)
+    ).strip()
+    assert writable == "['/runs', '/tmp']", writable
+    assert (runs / "probe").stat().st_uid == USER
+    yield f"user {USER}, who can write to /runs and /tmp alone"
     inside(folder, "training synthesize /runs/drawn --count 24 --size 256")
     inside(folder, "training convert coco train=/runs/drawn/instances.json --val-share 0.25 --out /runs/mine-data")
     (data / "mine.toml").write_text(short_recipe(), encoding="utf-8")
@@ -81,19 +74,22 @@ def check(folder: Path) -> Iterator[str]:
 
 
 def a_stopped_training_goes_on(folder: Path) -> str:
-    """`docker stop` ends a run at once and well; `--resume` takes it from its newest checkpoint to the end."""
+    """`docker stop` ends a run at once, which says how it goes on; `--resume` takes it from there to its last step."""
     fit = "training fit /data/mine.toml --out /runs/mine"
     checkpoints = folder / "runs" / "mine" / "checkpoints"
     name = run(*PODMAN, "run", "--detach", *shape(folder), IMAGE, *fit.split()).strip()
-    wait_for(checkpoints / "step-000010", name)
-    begun = time.monotonic()
-    run(*PODMAN, "stop", "--time", str(2 * SECONDS_TO_STOP), name)
-    seconds = time.monotonic() - begun
-    said = logs(name)
-    run(*PODMAN, "rm", name)
+    try:
+        wait_for(checkpoints / "step-000010", name)
+        begun = time.monotonic()
+        run(*PODMAN, "stop", "--time", str(2 * SECONDS_TO_STOP), name)
+        seconds = time.monotonic() - begun
+        said = logs(name)
+    finally:
+        run(*PODMAN, "rm", "--force", "--time", "1", name)
     assert seconds < SECONDS_TO_STOP, f"it took {seconds:.0f} s to stop"
     assert "`fit --resume` goes on" in said, said
-    inside(folder, f"{fit} --resume")
+    resumed = inside(folder, f"{fit} --resume")
+    assert "goes on after" in resumed, resumed
     assert (checkpoints / Path(LAST).name).is_dir()
     return f"a stop ended a training after {seconds:.1f} s, and it went on to its last step"
 

@@ -1,4 +1,4 @@
-"""The container tools: images built by buildah, run by podman, without a daemon and without rights (docs/deploy.md)."""
+"""The container tools: images built by buildah, run by podman, without a daemon (docs/deploy.md)."""
 
 import re
 import shutil
@@ -63,6 +63,20 @@ def make_stand_in() -> None:
             ".",
         )
         run(*PODMAN, "import", "--quiet", str(archive), STAND_IN)
+
+
+def writing(places: tuple[str, ...]) -> str:
+    """A program that leaves a file `probe` in each of the folders where it can, and prints which those are."""
+    return f"""
+import pathlib
+def can_write(folder):
+    try:
+        pathlib.Path(folder, "probe").touch()
+    except OSError:
+        return False
+    return True
+print([folder for folder in {places!r} if can_write(folder)])
+"""
 
 
 def image_bytes(name: str) -> int:

@@ -57,6 +57,14 @@ def test_boxes_and_scores_are_those_of_the_detector(exported, session: ort.Infer
     assert exported.report.roads["deepness"].matched > 20
 
 
+def test_a_tile_is_read_in_8_bits_and_what_is_too_bright_is_white(session: ort.InferenceSession, canvases) -> None:
+    tile = to_deepness(canvases[3:])["tile"]
+    white = np.ascontiguousarray(np.where(tile > 0.6, np.float32(1), tile))
+    for nearly, exactly in ((tile + np.float32(0.001), tile), (np.where(tile > 0.6, np.float32(7), tile), white)):
+        found, expected = (session.run(None, {"tile": picture})[0] for picture in (nearly, exactly))
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_card_without_ground_resolution_is_refused(exported) -> None:
     manifest = read_json(exported.folder / "model.json", Manifest)
     with pytest.raises(ValueError, match="resolution_cm"):

@@ -159,7 +159,7 @@ def test_only_the_chosen_variants_and_seeds_run(tmp_path: Path) -> None:
 
 
 def test_a_variant_that_the_grid_does_not_have_cannot_be_chosen(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no variant is named 'depe'; the grid has plain, deep"):
+    with pytest.raises(ValueError, match="no variant 'depe'; it has plain, deep"):
         ablate(write_grid(tmp_path), tmp_path / "out", only=["depe"], command=stub())
 
 

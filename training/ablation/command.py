@@ -59,7 +59,14 @@ def ablate(
     """
     grid = Grid.from_toml(grid_path)
     variants = grid.resolve()
-    runs = _runs_of(grid, variants, out, jobs, only, seeds)
+    if unknown := sorted(set(only) - {variant.name for variant in variants}):
+        names = ", ".join(variant.name for variant in variants)
+        raise ValueError(f"{grid_path} has no variant {unknown[0]!r}; it has {names}")
+    if jobs < 1:
+        raise ValueError(f"{jobs} runs at a time finish nothing; the least is 1")
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    chosen = [variant for variant in variants if not only or variant.name in only]
+    runs = _runs_of(chosen, seeds or grid.seeds, out, threads)
     out.mkdir(parents=True, exist_ok=True)
     with claimed(out) as lock:
         read_results(out, variants)  # a result of another recipe is found before the first step
@@ -72,21 +79,12 @@ def ablate(
     return table
 
 
-def _runs_of(
-    grid: Grid, variants: Sequence[Variant], out: Path, jobs: int, only: Sequence[str], seeds: Sequence[int]
-) -> list[Run]:
+def _runs_of(variants: Sequence[Variant], seeds: Sequence[int], out: Path, threads: int) -> list[Run]:
     """Seed by seed, so that an interrupted grid has whole seeds rather than whole variants."""
-    names = [variant.name for variant in variants]
-    if unknown := sorted(set(only) - set(names)):
-        raise ValueError(f"no variant is named {unknown[0]!r}; the grid has {', '.join(names)}")
-    if jobs < 1:
-        raise ValueError(f"{jobs} runs at a time finish nothing; the least is 1")
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     return [
         Run(variant, seed, out / "runs" / f"{variant.name}-{seed}", threads)
-        for seed in dict.fromkeys(seeds or grid.seeds)
+        for seed in dict.fromkeys(seeds)
         for variant in variants
-        if not only or variant.name in only
     ]
 
 
