@@ -3,6 +3,7 @@
 It needs some 12 GB of disk for torch with its CUDA libraries, and minutes; so CI leaves it out.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -69,8 +70,10 @@ def check(folder: Path) -> Iterator[str]:
     yield "evaluated the last checkpoint"
     pictures, model = "/runs/mine-data/instances_val.json", "/runs/models/mine/1"
     inside(folder, f"export build {LAST} --out {model} --size 256 --precisions fp32 --images {pictures}")
-    verified = inside(folder, f"export verify {model} --checkpoint {LAST} --data {pictures}")
-    yield f"exported it: {verified.strip().splitlines()[-1]}"
+    inside(folder, f"export verify {model} --checkpoint {LAST} --data {pictures}")
+    found = json.loads((runs / "models" / "mine" / "1" / "parity.json").read_bytes())
+    assert found["passed"], found
+    yield f"exported and verified it: {found['detections']} detections agree"
 
 
 def a_stopped_training_goes_on(folder: Path) -> str:
