@@ -303,8 +303,9 @@ def test_the_table_has_means_differences_and_cost(tmp_path: Path) -> None:
         result(deep, 1, figures(0.44, seconds=150.0, cpu_seconds=180.0)),
         result(deeper, 1, figures(0.50, parameters=2_000_000)),
     ]
-    title, _, *lines = markdown(variants, results).splitlines()
+    title, _, command, _, *lines = markdown(variants, results).splitlines()
     assert title == "# Ablation"
+    assert "python -m training ablate" in command
     rows = {line.split(" | ")[0].strip("| "): line for line in lines[:5]}
     head = [cell.strip() for cell in rows["variant"].strip("|").split("|")]
     cells = {

@@ -60,7 +60,7 @@ def markdown(variants: Sequence[Variant], results: Sequence[Result]) -> str:
     """The comparison as Markdown: figures and cost, layers, what each variant is, and what was not run yet."""
     present = [variant for variant in variants if any(result.variant == variant.name for result in results)]
     missing = [variant.name for variant in variants if variant not in present]
-    parts = ["# Ablation"]
+    parts = ["# Ablation", "Written by `python -m training ablate`."]
     if results:
         parts += [_comparison(variants[0].name, present, results), _explanation(results), _layers(present, results)]
     parts.append("\n".join(["| variant | is |", "|---|---|", *(f"| {v.name} | {_what(v)} |" for v in variants)]))
