@@ -10,10 +10,23 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("buildah", "podman", "runc", "debootstrap")
 STAND_IN = "localhost/heatquery-base:stand-in"
 PODMAN = ("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs")
-LOCKED_DOWN = ("--read-only", "--tmpfs", "/tmp:size=256m,mode=1777", "--cap-drop", "ALL")
+LOCKED_DOWN = ("--read-only", "--read-only-tmpfs=false", "--tmpfs", "/tmp:size=256m,mode=1777", "--cap-drop", "ALL")
 LOCKED_DOWN += ("--security-opt", "no-new-privileges")
 # What podman sets by itself may be more than this host allows.
 LOCKED_DOWN += ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+
+WRITABLE = """
+import os
+found = []
+for folder, below, _ in os.walk("/"):
+    if folder in ("/proc", "/sys", "/dev"):
+        below.clear()
+    elif os.access(folder, os.W_OK):
+        found.append(folder)
+        below.clear()
+print(found)
+"""
+"""A program that prints the folders its user can write to, none of them inside another."""
 
 
 def missing_programs() -> list[str]:
@@ -63,20 +76,6 @@ def make_stand_in() -> None:
             ".",
         )
         run(*PODMAN, "import", "--quiet", str(archive), STAND_IN)
-
-
-def writing(places: tuple[str, ...]) -> str:
-    """A program that leaves a file `probe` in each of the folders where it can, and prints which those are."""
-    return f"""
-import pathlib
-def can_write(folder):
-    try:
-        pathlib.Path(folder, "probe").touch()
-    except OSError:
-        return False
-    return True
-print([folder for folder in {places!r} if can_write(folder)])
-"""
 
 
 def image_bytes(name: str) -> int:
