@@ -24,7 +24,7 @@ for folder, below, _ in os.walk("/"):
     elif os.access(folder, os.W_OK):
         found.append(folder)
         below.clear()
-print(found)
+print(sorted(found))
 """
 """A program that prints the folders its user can write to, none of them inside another."""
 
