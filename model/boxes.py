@@ -54,7 +54,7 @@ def extent(w: int, h: int, like: Tensor) -> Tensor:
 
 def areas(boxes_xyxy: Tensor) -> Tensor:
     """(..., 4) to (...), zero for boxes turned inside out."""
-    return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp_min(0).prod(-1)
+    return _product(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2])
 
 
 def overlaps(first_xyxy: Tensor, second_xyxy: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,10 +67,16 @@ def overlaps(first_xyxy: Tensor, second_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     """
     low = torch.maximum(first_xyxy[..., :2], second_xyxy[..., :2])
     high = torch.minimum(first_xyxy[..., 2:], second_xyxy[..., 2:])
-    shared = (high - low).clamp_min(0).prod(-1)
+    shared = _product(high - low)
     union = areas(first_xyxy) + areas(second_xyxy) - shared + 1e-9
     outer_low = torch.minimum(first_xyxy[..., :2], second_xyxy[..., :2])
     outer_high = torch.maximum(first_xyxy[..., 2:], second_xyxy[..., 2:])
-    hull = (outer_high - outer_low).clamp_min(0).prod(-1) + 1e-9
+    hull = _product(outer_high - outer_low) + 1e-9
     iou = shared / union
     return iou, iou - (hull - union) / hull
+
+
+def _product(sides: Tensor) -> Tensor:
+    """(..., 2) to (...), width times height, none below zero; the gradient of `prod` would take a dozen kernels."""
+    width, height = sides.clamp_min(0).unbind(-1)
+    return width * height

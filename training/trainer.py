@@ -13,7 +13,7 @@ from training.config import Recipe
 from training.criterion import SetCriterion
 from training.data.samples import Targets
 from training.denoising import DrawOfStep, make_denoising
-from training.ema import AveragedDetector
+from training.ema import AveragedDetector, copy_each
 from training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from training.parallel import Processes
 from training.tracking import restore
@@ -93,8 +93,3 @@ class Trainer:
             copy_each(self._statistics_before, self._statistics)
             self.skipped += 1
         return {**figures, "gradient_norm": norm, "learning_rate": rate}
-
-
-def copy_each(sources: list[Tensor], targets: list[Tensor]) -> None:
-    """Copy tensors into others of the same shapes, on a GPU in few kernels, as PyTorch's optimizers do."""
-    torch._foreach_copy_(targets, sources)  # pyright: ignore[reportPrivateImportUsage]
