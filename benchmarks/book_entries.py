@@ -13,7 +13,7 @@ from benchmarks.book_rows import ReadRows
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "bench"
 """Where commands leave what they write."""
-MODEL, CHECKPOINT = "service/models/nano-nwpu/3", "training/checkpoints/nano-nwpu"
+MODEL, CHECKPOINT = "service/models/nano-nwpu/4", "training/checkpoints/nano-nwpu"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,12 @@ def _scenes(part: str, minutes: float, more: str = "") -> Entry:
 
 def _accuracy(precision: str, **aims: dict[str, int | float]) -> Entry:
     command = f"python benchmarks/accuracy.py {MODEL} --data {{NWPU}} --precision {precision} --json {{FILE}}"
-    return Entry("accuracy", command, 1, book_rows.accuracy(f"nano-nwpu/3 {precision}, NWPU VHR-10 val", aims))
+    return Entry("accuracy", command, 1, book_rows.accuracy(f"nano-nwpu/4 {precision}, NWPU VHR-10 val", aims))
+
+
+def _training(recipe: str, more: str, minutes: float, programs: tuple[str, ...] = ()) -> Entry:
+    command = f"python benchmarks/training_speed.py training/recipes/{recipe}.toml{more} --json {{FILE}}"
+    return Entry("training", command, minutes, programs=programs)
 
 
 def _hosts(preset: str) -> Entry:
@@ -109,6 +114,12 @@ def _hosts(preset: str) -> Entry:
 def _hosts_on_gpu(preset: str) -> Entry:
     command = f"python benchmarks/hosts.py {preset} --steps 4 --json {{FILE}}"
     return Entry("training", command, 1, book_rows.hosts, programs=("nvidia-smi",))
+
+
+def _ablation(grid: str) -> Entry:
+    command = f"python -m training ablate training/ablation/grids/{grid}.toml --out docs/ablation/{grid}"
+    command += " --time-limit {ABLATION_MINUTES}"
+    return Entry("ablation", command, 60, book_rows.ablation(grid), f"docs/ablation/{grid}")
 
 
 def _engines(precision: str) -> Entry:
@@ -184,26 +195,15 @@ ENTRIES: dict[str, Entry] = {
         book_rows.container,
         programs=("buildah", "podman", "runc", "debootstrap"),
     ),
-    "training": Entry(
-        "training", "python benchmarks/training_speed.py training/recipes/nano-nwpu.toml --json {FILE}", 3
-    ),
-    "training-fp32": Entry(  # where the CPU has no bf16, a step in it takes six times as long
-        "training",
-        "python benchmarks/training_speed.py training/recipes/nano-nwpu.toml --variants fp32 --rounds 4 --json {FILE}",
-        2,
-    ),
+    "training": _training("nano-nwpu", "", 3),
+    "training-fp32": _training("nano-nwpu", " --variants fp32 --rounds 4", 2),  # for a CPU without bf16
+    "training-gpu": _training("nano-nwpu-gpu", " --rounds 8", 1, programs=("nvidia-smi",)),
     "hosts-dino": _hosts("dino_d3q_r50"),
     "hosts-deformable": _hosts("deformable_detr_d3q_r50"),
     "hosts-dino-gpu": _hosts_on_gpu("dino_d3q_r50"),
     "hosts-deformable-gpu": _hosts_on_gpu("deformable_detr_d3q_r50"),
-    "ablation": Entry(
-        "ablation",
-        "python -m training ablate training/ablation/grids/nwpu.toml --out docs/ablation/nwpu"
-        " --time-limit {ABLATION_MINUTES}",
-        60,
-        book_rows.ablation,
-        "docs/ablation/nwpu",
-    ),
+    "ablation": _ablation("nwpu"),
+    "ablation-tiny": _ablation("gdit"),
     "size": Entry("size", "python benchmarks/complexity.py --json {FILE}", 1),
     "merging": Entry("parts", "python benchmarks/merging.py --json {FILE}", 1),
     "store": Entry(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import scene_report, serving_report
 from benchmarks.book_result import Number, Row
@@ -130,14 +131,24 @@ def hosts(path: Path) -> list[Row]:
     return rows
 
 
-def ablation(folder: Path) -> list[Row]:
-    """Of `python -m training ablate`: AP of every run, one a seed."""
-    found = [json.loads(path.read_bytes()) for path in sorted((folder / "results").glob("*.json"))]
-    return [
-        Row(claim=f"{run['variant']}, seed {run['seed']}, {run['steps']} steps: {name}", value=value)
-        for run in found
-        for name, value in (("AP", run["figures"]["metrics"]["ap"]), ("AP50", run["figures"]["metrics"]["ap50"]))
-    ]
+def ablation(grid: str) -> ReadRows:
+    """Of `python -m training ablate`: AP over the seeds of every variant."""
+
+    def rows(folder: Path) -> list[Row]:
+        found: dict[str, list[float]] = {}
+        for path in sorted((folder / "results").glob("*.json")):
+            run = json.loads(path.read_bytes())
+            name = f"{grid}, {run['variant']}, {run['steps']} steps"
+            found.setdefault(name, []).append(run["figures"]["metrics"]["ap"])
+        return [_over_seeds(name, np.array(values)) for name, values in found.items()]
+
+    return rows
+
+
+def _over_seeds(name: str, values: NDArray[np.float64]) -> Row:
+    if len(values) == 1:
+        return Row(claim=f"{name}, one seed: AP", value=values[0])
+    return Row.of(f"{name}, {len(values)} seeds: AP", Spread.of(values))
 
 
 def parity(path: Path) -> list[Row]:

@@ -226,8 +226,13 @@ def report(recipe: Recipe, variants: Sequence[Variant], loading: float, waiting:
 def claims(recipe: Recipe, variants: Sequence[Variant], loading: float, waiting: float) -> list[Row]:
     """What the benchmark book tells."""
     size, what = recipe.run.batch_size, f"batch {recipe.run.batch_size} of {recipe.augment.crop} px"
+    per_gpu = torch.cuda.is_available()
     rows = [
-        Row.of(f"{name.name}, {what}: crops a CPU-second", Spread.of(size / np.array(name.cpu))) for name in variants
+        Row.of(
+            f"{variant.name}, {what}: crops a {'second' if per_gpu else 'CPU-second'}",
+            Spread.of(size / np.array(variant.wall if per_gpu else variant.cpu)),
+        )
+        for variant in variants
     ]
     rows.append(Row(claim="loading and augmenting: crops a CPU-second", value=size / loading))
     share = 100 * waiting

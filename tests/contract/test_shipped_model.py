@@ -17,7 +17,7 @@ from service.manifest import load_model_folder
 from service.predictor import Predictor
 
 PACKAGE = Path(service.__file__).parent
-FOLDER = PACKAGE / "models" / "nano-nwpu" / "3"
+FOLDER = PACKAGE / "models" / "nano-nwpu" / "4"
 DATA = PACKAGE.parent.parent / "shared" / "data" / "nwpu-vhr10"
 
 

@@ -273,7 +273,7 @@ def test_engines_are_told_from_the_record_beside_each(tmp_path: Path) -> None:
 
 
 def test_what_the_repository_holds_is_what_the_book_tells() -> None:
-    for name in ("parity", "ablation"):
+    for name in ("parity", "ablation", "ablation-tiny"):
         entry = ENTRIES[name]
         assert tuple(entry.rows(ROOT / entry.figures)) == read_results()[name].rows, name
 
