@@ -5,7 +5,7 @@
 The figures are worked out by training's evaluation: COCO's average precision with AI-TOD's list length and sizes.
 Precision and recall are taken at the threshold of model.json, the same for every class. With `--checkpoint`, the
 checkpoint that the graphs were exported from runs in torch on the same pictures, canvas and post-processing, and the
-two stand side by side.
+two stand side by side: both on the whole canvas, as in training, where the service on a CPU leaves the padding away.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     manifest = folder.manifest
     annotations = options.data / f"instances_{options.split}.json"
     pictures = CocoDataset(options.data / "images", annotations, manifest.classes, size=None, cache_bytes=0)
-    engine = OnnxEngine(folder, options.provider, options.threads)
+    engine = (WholeCanvas if options.checkpoint else OnnxEngine)(folder, options.provider, options.threads)
     metrics = score_folder(folder, engine, pictures)
     figures = {
         "model": f"{manifest.name}/{manifest.version}",
@@ -68,6 +68,14 @@ def run(options: argparse.Namespace) -> None:
         print(f"\n{side_by_side(figures['model'], metrics, options.checkpoint.name, beside)}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+class WholeCanvas(OnnxEngine):
+    """An engine that is given the padding, too, as training gives it."""
+
+    @property
+    def cuts_canvas(self) -> bool:
+        return False
 
 
 def score_folder(folder: ModelFolder, engine: OnnxEngine, pictures: CocoDataset) -> Metrics:

@@ -8,8 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.accuracy import score_checkpoint, score_folder, side_by_side
-from service.engines.onnx import OnnxEngine
+from benchmarks.accuracy import WholeCanvas, score_checkpoint, score_folder, side_by_side
 from service.manifest import load_model_folder
 from training.data.datasets import CocoDataset
 from training.evaluation.evaluate import detect
@@ -37,12 +36,9 @@ def pictures(exported, canvases: NDArray[np.uint8], tmp_path_factory: pytest.Tem
     return CocoDataset(folder, folder / "instances.json", classes, size=None)
 
 
-def test_the_folder_and_the_layers_it_keeps_of_the_checkpoint_score_the_same(
-    exported, pictures: CocoDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(OnnxEngine, "cuts_canvas", False)  # training evaluates on the whole canvas
+def test_the_folder_and_the_layers_it_keeps_of_the_checkpoint_score_the_same(exported, pictures: CocoDataset) -> None:
     folder = load_model_folder(exported.folder)
-    graphs = score_folder(folder, OnnxEngine(folder), pictures)
+    graphs = score_folder(folder, WholeCanvas(folder), pictures)
     torch = score_checkpoint(exported.checkpoint, folder.manifest, pictures, "cpu")
     assert 0.1 < graphs.ap < 1
     ours, theirs = graphs.rows(), torch.rows()

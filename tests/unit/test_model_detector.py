@@ -1,12 +1,16 @@
 """The whole detector: every configuration runs, and a picture's result does not depend on its batch."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from model.config import DensityConfig
+from model.density import DensityHead
 from model.detector import Detector
 from model.encoder import HybridEncoder
 from model.structures import DetectorOutput
@@ -146,6 +150,20 @@ def test_the_count_is_the_sum_of_the_density(tiny_detector: Detector, pictures: 
     assert output.encoded.density is not None
     assert output.encoded.density.shape == (2, 1, 8, 12)
     torch.testing.assert_close(output.count, output.encoded.density.sum((1, 2, 3)))
+
+
+@torch.no_grad()
+def test_the_density_of_a_cell_is_what_a_plain_loop_gives() -> None:
+    head, level = DensityHead(4, DensityConfig(hidden=3)), torch.randn(1, 4, 5, 6)
+    first, last = (layer for layer in head.layers if isinstance(layer, nn.Conv2d))
+    assert first.bias is not None
+    assert last.bias is not None
+    padded = F.pad(level, (1, 1, 1, 1))[0]  # (4, 7, 8)
+    for y, x in ((0, 0), (2, 3), (4, 5)):
+        seen = padded[:, y : y + 3, x : x + 3]
+        hidden = [max(0.0, float((w * seen).sum() + b)) for w, b in zip(first.weight, first.bias, strict=True)]
+        logit = float(last.bias) + sum(float(w) * value for w, value in zip(last.weight[0], hidden, strict=True))
+        assert float(head(level)[0, 0, y, x]) == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)
 
 
 @torch.no_grad()

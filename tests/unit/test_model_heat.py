@@ -145,9 +145,13 @@ def test_class_heat_is_the_probability_of_any_class() -> None:
     torch.testing.assert_close(heat.of_class, heat.by_class.sum(1, keepdim=True).clamp(max=1))
 
 
-def test_mixed_heat_is_half_class_half_box_at_the_start() -> None:
-    heat, _ = HeatEmbedding(HeatConfig(), 8, 3)(torch.randn(1, 8, 4, 4))
+def test_mixed_heat_is_half_class_half_box_at_the_start_and_follows_its_gate() -> None:
+    module, level = HeatEmbedding(HeatConfig(), 8, 3), torch.randn(1, 8, 4, 4)
+    heat, _ = module(level)
     torch.testing.assert_close(heat.mixed, (heat.of_class + heat.of_box) / 2)
+    nn.init.constant_(module.balance, math.log(0.2 / 0.8))  # lambda of formula 5 is 0.2
+    heat, _ = module(level)
+    torch.testing.assert_close(heat.mixed, 0.2 * heat.of_class + 0.8 * heat.of_box)
 
 
 def test_class_heat_and_box_heat_are_read_each_in_its_own_way() -> None:

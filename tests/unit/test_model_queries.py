@@ -117,20 +117,26 @@ def test_learned_contents_are_the_first_rows_of_a_table(
     assert all(torch.equal(contents, table[:7]) for contents in queries.features)
 
 
+@pytest.mark.parametrize("content", ["heat", "memory+heat"])
 @torch.no_grad()
 def test_contents_of_heat_are_the_projected_mixed_heat_of_their_cells(
-    make_detector: Callable[..., Detector], pictures: Callable[..., Tensor]
+    make_detector: Callable[..., Detector], pictures: Callable[..., Tensor], content: str
 ) -> None:
-    detector = make_detector(query=query(content="heat"))
+    detector = make_detector(query=query(content=content))
+    selection = detector.select_queries
+    assert selection.from_heat is not None
+    torch.nn.init.normal_(selection.from_heat.weight)  # beside the memory it begins at zero
     encoded = detector.encode(pictures(1))
     queries = detector.propose(encoded, 7, torch.tensor([7]))
     cells = torch.cat([level.flatten(2) for level in encoded.memory], 2)[0].T  # (N, D)
-    selection = detector.select_queries
     best = selection.classify(selection.normalise(cells)).amax(1).argsort(descending=True)[:7]
     e_mixed = [embedding * heat.mixed for embedding, heat in zip(encoded.heat_embedding, encoded.heat, strict=True)]
     mixed_heat = torch.cat([level.flatten(2) for level in e_mixed], 2)[0].T
-    expected = mixed_heat[best] @ detector.get_parameter("select_queries.from_heat.weight").T
-    torch.testing.assert_close(queries.features[0], expected, rtol=1e-5, atol=1e-6)
+    expected = mixed_heat[best] @ selection.from_heat.weight.T
+    if selection.to_content is not None and selection.content_norm is not None:
+        own = selection.to_content(selection.normalise(cells[best]))
+        expected = selection.content_norm(own + expected + selection.from_heat.bias)
+    torch.testing.assert_close(queries.features[0], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("suppress_cold", [True, False])

@@ -1,13 +1,15 @@
 """The benchmark of training, on a model that is soon done."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
 import training
 from benchmarks.book_result import read_rows
-from benchmarks.training_speed import Stopwatch, main
+from benchmarks.training_speed import Stopwatch, Variant, claims, main
 from model.config import HybridEncoderConfig, PlainBackboneConfig
 from training.config import Recipe
 
@@ -50,6 +52,13 @@ def test_the_report_has_every_variant_and_shares_that_add_up(
         assert sum(shares) == pytest.approx(100, abs=1)
         assert all(share >= 0 for share in shares)
     assert "crops a CPU-second" in printed.splitlines()[-1]
+
+
+def test_a_gpu_is_told_by_the_clock(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    variant = SimpleNamespace(name="fp32", wall=[0.5, 0.25, 0.5], cpu=[9.0, 9.0, 9.0])
+    [speed, *_] = claims(Recipe.from_toml(recipe), [cast(Variant, variant)], loading=1, waiting=0)
+    assert (speed.claim, speed.value) == ("fp32, batch 8 of 384 px: crops a second", 16)
 
 
 def test_a_part_is_timed_only_while_the_watch_runs() -> None:
