@@ -197,7 +197,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "training": _training("nano-nwpu", "", 3),
     "training-fp32": _training("nano-nwpu", " --variants fp32 --rounds 4", 2),  # for a CPU without bf16
-    "training-gpu": _training("nano-nwpu-gpu", " --rounds 8", 1, programs=("nvidia-smi",)),
+    "training-gpu": _training("nano-nwpu-gpu", " --variants fp32 bf16 --rounds 8", 1, programs=("nvidia-smi",)),
     "hosts-dino": _hosts("dino_d3q_r50"),
     "hosts-deformable": _hosts("deformable_detr_d3q_r50"),
     "hosts-dino-gpu": _hosts_on_gpu("dino_d3q_r50"),

@@ -265,6 +265,16 @@ def test_hosts_are_told_by_their_last_step(tmp_path: Path) -> None:
     assert [row.value for row in book_rows.hosts(tmp_path / "host.json")] == [11, 1, 2]
 
 
+def test_an_ablation_is_told_by_variant_over_its_seeds(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    for name, seed, ap in (("full", 0, 0.1), ("full", 1, 0.4), ("full", 2, 0.2), ("l1", 2, 0.3)):
+        run = {"variant": name, "seed": seed, "steps": 8, "figures": {"metrics": {"ap": ap}}}
+        (tmp_path / "results" / f"{name}-{seed}.json").write_text(json.dumps(run), encoding="utf-8")
+    full, single = book_rows.ablation("nwpu")(tmp_path)
+    assert (full.claim, full.value, single.low) == ("nwpu, full, 8 steps, 3 seeds: AP", 0.2, None)
+    assert (single.claim, single.value) == ("nwpu, l1, 8 steps, one seed: AP", 0.3)
+
+
 def test_engines_are_told_from_the_record_beside_each(tmp_path: Path) -> None:
     key = {"graph": "decoder.onnx", "library": "tensorrt-rtx", "version": "1.7"}
     record = {"key": key, "build_seconds": 3.5, "engine_bytes": 2**21}
