@@ -116,6 +116,10 @@ def _hosts_on_gpu(preset: str) -> Entry:
     return Entry("training", command, 1, book_rows.hosts, programs=("nvidia-smi",))
 
 
+def _host_export(preset: str) -> Entry:
+    return Entry("export", f"python benchmarks/host_export.py {preset} --json {{FILE}}", 8)
+
+
 def _ablation(grid: str) -> Entry:
     command = f"python -m training ablate training/ablation/grids/{grid}.toml --out docs/ablation/{grid}"
     command += " --time-limit {ABLATION_MINUTES}"
@@ -161,6 +165,8 @@ ENTRIES: dict[str, Entry] = {
         f"{MODEL}/parity.json",
     ),
     "export-time": Entry("export", f"python benchmarks/export_time.py {CHECKPOINT} --data {{NWPU}} --json {{FILE}}", 8),
+    "hosts-dino-export": _host_export("dino_d3q_r50"),
+    "hosts-deformable-export": _host_export("deformable_detr_d3q_r50"),
     "engines-fp32": _engines("fp32"),
     "engines-fp16": _engines("fp16"),
     "engines-int8": _engines("int8"),

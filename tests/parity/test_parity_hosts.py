@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.host_export import Written, compared, rows
 from export.graphs import cut_decoder
 from export.manifest import Card
 from export.parity import Report
@@ -99,3 +100,31 @@ def test_the_graphs_of_a_host_take_a_batch_and_another_size(released: tuple[Path
 def test_the_service_takes_the_folder_of_a_host(released: tuple[Path, Report]) -> None:
     folder, _ = released
     assert load_model_folder(folder).manifest.decoder_layers == 1
+
+
+def test_the_benchmark_tells_how_far_the_graphs_of_a_host_are_off(
+    released: tuple[Path, Report], host: Detector
+) -> None:
+    folder, _ = released
+    told = {row.claim: row for row in rows("host", [], compared(cut_decoder(host, 1), folder, SIDE, pictures=2))}
+    assert told["host: boxes of equal queries differ"].reached
+    assert told["host: scores of equal queries differ"].value < 1e-4
+    assert told["host, encoder_decoder: detections with a partner"].value > 10
+    assert told["host, detector: detections without a partner"].value == 0
+
+
+def test_the_benchmark_sees_graphs_of_other_weights(released: tuple[Path, Report], host: Detector) -> None:
+    other = cut_decoder(host, 1)
+    head = other.decoder.classify[0]
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.bias[0].add_(0.5)
+    told = {row.claim: row for row in rows("host", [], compared(other, released[0], SIDE, pictures=1))}
+    assert told["host: scores of equal queries differ"].reached is False
+
+
+def test_the_benchmark_tells_what_an_export_costs(released: tuple[Path, Report], host: Detector) -> None:
+    found = compared(cut_decoder(host, 1), released[0], SIDE, pictures=1)
+    first, second, *_ = rows("host", [Written("encoder.onnx", 153.46, 61.7)], found)
+    assert (first.claim, first.measured) == ("host, encoder.onnx: size", "153 MB")
+    assert (second.claim, second.measured) == ("host, encoder.onnx: CPU time of the export", "62 s")
