@@ -256,3 +256,12 @@ def test_every_page_has_a_place_on_the_site() -> None:
     names = {path.relative_to(ROOT).with_suffix("").as_posix() for path in pages} - {"README"}
     below = {name for name in names for pattern in parts.values() if fnmatchcase(name, pattern)}
     assert {page for listed in contents.values() for page in listed} == names - below
+
+
+def test_every_row_of_the_ablation_is_measured_and_stands_beside_its_module() -> None:
+    variants = set(tomllib.loads((ROOT / "training/ablation/grids/nwpu.toml").read_text(encoding="utf-8"))["variants"])
+    modules = (ROOT / "docs/model.md").read_text(encoding="utf-8").split("## Modules")[1].split("\n## ")[0]
+    told = {name for line in modules.splitlines() for name in re.findall(r"`([\w-]+)`", line.rsplit("|", 2)[-2:][0])}
+    measured = {path.stem.rsplit("-", 1)[0] for path in (ROOT / "docs/ablation/nwpu/results").glob("*.json")}
+    assert variants == measured
+    assert variants - {"baseline"} <= told
