@@ -120,10 +120,10 @@ def _host_export(preset: str) -> Entry:
     return Entry("export", f"python benchmarks/host_export.py {preset} --json {{FILE}}", 8)
 
 
-def _ablation(grid: str) -> Entry:
-    command = f"python -m training ablate training/ablation/grids/{grid}.toml --out docs/ablation/{grid}"
+def _ablation(grid: str, told: str, folder: str, more: str = "") -> Entry:
+    command = f"python -m training ablate training/ablation/grids/{grid}.toml --out docs/ablation/{folder}{more}"
     command += " --time-limit {ABLATION_MINUTES}"
-    return Entry("ablation", command, 60, book_rows.ablation(grid), f"docs/ablation/{grid}")
+    return Entry("ablation", command, 60, book_rows.ablation(told), f"docs/ablation/{folder}")
 
 
 def _engines(precision: str) -> Entry:
@@ -208,8 +208,9 @@ ENTRIES: dict[str, Entry] = {
     "hosts-deformable": _hosts("deformable_detr_d3q_r50"),
     "hosts-dino-gpu": _hosts_on_gpu("dino_d3q_r50"),
     "hosts-deformable-gpu": _hosts_on_gpu("deformable_detr_d3q_r50"),
-    "ablation": _ablation("nwpu"),
-    "ablation-tiny": _ablation("gdit"),
+    "ablation": _ablation("nwpu", "nwpu", "nwpu"),
+    "ablation-cpu": _ablation("nwpu", "nwpu, CPU", "nwpu-cpu", " --seeds 2"),
+    "ablation-tiny": _ablation("gdit", "gdit", "gdit"),
     "size": Entry("size", "python benchmarks/complexity.py --json {FILE}", 1),
     "merging": Entry("parts", "python benchmarks/merging.py --json {FILE}", 1),
     "store": Entry(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.host_export import Written, compared, rows
+from benchmarks.host_export import Written, compared, costs, differences
 from export.graphs import cut_decoder
 from export.manifest import Card
 from export.parity import Report
@@ -106,7 +106,7 @@ def test_the_benchmark_tells_how_far_the_graphs_of_a_host_are_off(
     released: tuple[Path, Report], host: Detector
 ) -> None:
     folder, _ = released
-    told = {row.claim: row for row in rows("host", [], compared(cut_decoder(host, 1), folder, SIDE, pictures=2))}
+    told = {row.claim: row for row in differences("host", compared(cut_decoder(host, 1), folder, SIDE, pictures=2))}
     assert told["host: boxes of equal queries differ"].reached
     assert told["host: scores of equal queries differ"].value < 1e-4
     assert told["host, encoder_decoder: detections with a partner"].value > 10
@@ -119,12 +119,11 @@ def test_the_benchmark_sees_graphs_of_other_weights(released: tuple[Path, Report
     assert isinstance(head, nn.Linear)
     with torch.no_grad():
         head.bias[0].add_(0.5)
-    told = {row.claim: row for row in rows("host", [], compared(other, released[0], SIDE, pictures=1))}
+    told = {row.claim: row for row in differences("host", compared(other, released[0], SIDE, pictures=1))}
     assert told["host: scores of equal queries differ"].reached is False
 
 
-def test_the_benchmark_tells_what_an_export_costs(released: tuple[Path, Report], host: Detector) -> None:
-    found = compared(cut_decoder(host, 1), released[0], SIDE, pictures=1)
-    first, second, *_ = rows("host", [Written("encoder.onnx", 153.46, 61.7)], found)
-    assert (first.claim, first.measured) == ("host, encoder.onnx: size", "153 MB")
-    assert (second.claim, second.measured) == ("host, encoder.onnx: CPU time of the export", "62 s")
+def test_the_benchmark_tells_what_an_export_costs() -> None:
+    size, seconds = costs("host", [Written("encoder.onnx", 153.46, 61.7)])
+    assert (size.claim, size.measured) == ("host, encoder.onnx: size", "153 MB")
+    assert (seconds.claim, seconds.measured) == ("host, encoder.onnx: CPU time of the export", "62 s")
