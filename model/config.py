@@ -87,9 +87,10 @@ class HeatConfig(Config):
 
     source: Literal["probability", "cam"] = "probability"
     """Class heat. `probability`: of the dense class head; `cam`: the paper's class activation map in closed form."""
-    box: Literal["residual", "deviation", "cam"] = "residual"
+    box: Literal["residual", "deviation", "cam", "off"] = "residual"
     """Box heat. `residual`: how far the dense head moves the anchor; `deviation`: how far that is from what it does in
-    most cells of the level; `cam`: the paper's activation map of the Huber loss in closed form."""
+    most cells of the level; `cam`: the paper's activation map of the Huber loss in closed form; `off`: none, class heat
+    stands in for it, and mixed heat is class heat."""
     mask: Literal["soft", "hard", "quantile"] = "soft"
     """`soft`: a sigmoid around tau; `hard`: 0 or 1; `quantile`: 1 for the hottest cells, 0 for the others. The last two
     have the soft gradient in training."""

@@ -49,7 +49,7 @@ class HeatEmbedding(nn.Module):
         logits, deltas = self.classify(level), self.regress(level)
         seen, seen_logits, seen_deltas = (x.detach().float() for x in (level, logits, deltas))
         by_class, of_class = self._class_heat(seen, seen_logits)
-        of_box = self._box_heat(seen, seen_deltas)
+        of_box = self._box_heat(seen, seen_deltas, of_class)
         share = self.balance.sigmoid()
         mixed = share * of_class + (1 - share) * of_box
         heat = LevelHeat(by_class, of_class, of_box, mixed, self._mask(mixed), logits, deltas)
@@ -64,7 +64,7 @@ class HeatEmbedding(nn.Module):
                 by_class = normalised(class_activation(level, head_weight(self.classify), logits))
                 return by_class, by_class.amax(1, keepdim=True)
 
-    def _box_heat(self, level: Tensor, deltas: Tensor) -> Tensor:
+    def _box_heat(self, level: Tensor, deltas: Tensor, of_class: Tensor) -> Tensor:
         match self.config.box:
             case "residual":
                 return residual_heat(deltas)
@@ -72,6 +72,8 @@ class HeatEmbedding(nn.Module):
                 return deviation_heat(deltas)
             case "cam":
                 return normalised(box_activation(level, head_weight(self.regress), deltas))
+            case "off":
+                return of_class
 
     def _mask(self, mixed: Tensor) -> Tensor:
         config = self.config

@@ -31,6 +31,7 @@ READINGS: dict[str, dict[str, Any]] = {
     "plain position": {"heat": {"masked_position": "off"}},
     "masked position on every level": {"heat": {"masked_position": "levels"}},
     "deviation and quantile": {"heat": {"box": "deviation", "mask": "quantile", "masked_position": "levels"}},
+    "no box heat": {"heat": {"box": "off"}},
     "no heat": NO_HEAT,
 }
 

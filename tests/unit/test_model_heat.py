@@ -25,7 +25,9 @@ from model.heat import (
 )
 
 READINGS: list[dict[str, Any]] = [
-    {"source": source, "box": box} for source in ("probability", "cam") for box in ("residual", "deviation", "cam")
+    {"source": source, "box": box}
+    for source in ("probability", "cam")
+    for box in ("residual", "deviation", "cam", "off")
 ]
 
 
@@ -154,6 +156,13 @@ def test_mixed_heat_is_half_class_half_box_at_the_start_and_follows_its_gate() -
     torch.testing.assert_close(heat.mixed, 0.2 * heat.of_class + 0.8 * heat.of_box)
 
 
+def test_without_box_heat_mixed_heat_is_class_heat_whatever_its_gate() -> None:
+    module = HeatEmbedding(HeatConfig(box="off"), 8, 3)
+    nn.init.constant_(module.balance, math.log(0.2 / 0.8))
+    heat, _ = module(5 * torch.randn(1, 8, 4, 4))
+    torch.testing.assert_close(heat.mixed, heat.of_class)
+
+
 def test_class_heat_and_box_heat_are_read_each_in_its_own_way() -> None:
     level = 5 * torch.randn(1, 8, 4, 6)
     for reading in READINGS:
@@ -165,6 +174,7 @@ def test_class_heat_and_box_heat_are_read_each_in_its_own_way() -> None:
             "residual": residual_heat(heat.deltas),
             "deviation": deviation_heat(heat.deltas),
             "cam": normalised(box_activation(level, box_weight, heat.deltas)),
+            "off": heat.of_class,
         }
         by_class = {
             "probability": heat.logits.sigmoid(),
