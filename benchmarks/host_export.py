@@ -22,7 +22,6 @@ from tqdm import tqdm
 from benchmarks.book_result import Row, write_rows
 from benchmarks.hosts import AI_TOD, HOSTS, count_nothing
 from export.agreement import Tolerance
-from export.graphs import cut_decoder
 from export.joined import FILE as DETECTOR
 from export.joined import detector_graph
 from export.manifest import PAD_VALUE
@@ -50,10 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Export, compare, print, and write the figures where asked."""
     options = _parser().parse_args(arguments)
     torch.manual_seed(0)
-    detector = Detector(preset(options.preset, AI_TOD))
+    detector = Detector(preset(options.preset, AI_TOD)).eval()
     stir(detector)
     count_nothing(detector)
-    detector = cut_decoder(detector, options.decoder_layers)
     with tempfile.TemporaryDirectory() as folder:
         found = costs(options.preset, write_graphs(detector, Path(folder)))
         comparison = compared(detector, Path(folder), options.size, options.pictures)
@@ -126,7 +124,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Export a host of D3Q and compare its graphs with torch.")
     parser.add_argument("preset", choices=HOSTS)
     parser.add_argument("--size", type=int, default=832, help="side of the canvas in pixels (default: %(default)s)")
-    parser.add_argument("--decoder-layers", type=int, default=6, help="layers to keep (default: %(default)s)")
     parser.add_argument("--pictures", type=int, default=1, help="pictures to compare on (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     return parser
