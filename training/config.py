@@ -41,6 +41,8 @@ class AugmentConfig(Config):
 
     crop: int = Field(gt=0)
     """Side of the square training crop, a multiple of the coarsest stride."""
+    crop_aspect: float = Field(default=1.0, ge=1)
+    """The crops of a batch may be oblong, up to this many times as long as wide, with about the square's area."""
     scale: tuple[float, float]
     """Range of the random zoom before the crop, drawn evenly in its logarithm."""
     aspect: float = Field(ge=1)

@@ -122,6 +122,14 @@ def test_batches_have_the_crop_size(dataset: CocoDataset, tmp_path: Path) -> Non
         assert targets.boxes.shape[0] == 3
 
 
+def test_all_crops_of_a_step_have_one_size_and_steps_differ(dataset: CocoDataset) -> None:
+    oblong = Augment(AUGMENT.config.model_copy(update={"crop": 96, "crop_aspect": 3.0}))
+    whole = [images for images, _ in training_batches(dataset, oblong, 3, 2, 0, 6, 0)]
+    assert len({images.shape for images in whole}) > 2
+    part = [images for images, _ in training_batches(dataset, oblong, 3, 2, 4, 6, 1, range(1, 2))]
+    assert all(torch.equal(rows, step[1:]) for rows, step in zip(part, whole[4:], strict=True))
+
+
 def test_the_parts_of_several_processes_are_the_batch_of_one(dataset: CocoDataset) -> None:
     whole = batches(dataset, 0, 2)
     parts = [list(training_batches(dataset, AUGMENT, 3, 3, 0, 2, 0, range(row, row + 1))) for row in range(3)]

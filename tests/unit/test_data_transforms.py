@@ -90,7 +90,7 @@ def test_padding_moves_boxes_and_has_its_exact_value() -> None:
 
 def test_padding_keeps_its_value_under_photometric_changes() -> None:
     augment = Augment(config(brightness=60, contrast=0.5, colour=0.5, noise=20))
-    sample = augment([painted(40, 64, [])], 0, np.random.default_rng(3))
+    sample = augment([painted(40, 64, [])], 0, (64, 64), np.random.default_rng(3))
     grey_columns = [x for x in range(64) if (sample.image[:, x] == 114).all()]
     assert len(grey_columns) == 24
 
@@ -116,23 +116,33 @@ def test_crops_have_the_size_asked_for_and_boxes_inside(width: int, height: int)
     augment = Augment(config(scale=(0.3, 3.0), aspect=1.5, mosaic=0.5, flips=True, crop_on_object=0.5))
     pictures = [painted(width, height, [(1, 1, 6, 30), (2, 10, 5, 20)]), painted(33, 77, [])]
     for seed in range(60):
-        sample = augment(pictures, seed % 2, np.random.default_rng(seed))
-        assert sample.image.shape == (64, 64, 3)
+        crop = (64, 64) if seed % 3 else (96, 32)
+        sample = augment(pictures, seed % 2, crop, np.random.default_rng(seed))
+        assert sample.image.shape == (*crop[::-1], 3)
         assert sample.image.flags.c_contiguous
         assert sample.boxes.dtype == np.float32
         assert len(sample.boxes) == len(sample.labels)
         if len(sample.boxes):
             assert sample.boxes.min() >= 0
-            assert sample.boxes.max() <= 64
+            assert (sample.boxes.max(axis=0) <= [*crop, *crop]).all()
             assert (sample.boxes[:, 2:] - sample.boxes[:, :2]).min() >= 2
 
 
+def test_oblong_crops_keep_the_area_and_go_as_far_as_asked_both_ways() -> None:
+    augment, rng = Augment(config(crop=448, crop_aspect=1.5)), np.random.default_rng(0)
+    sizes = {augment.draw_size(rng) for _ in range(200)}
+    assert {(448, 448), (544, 352), (352, 544)} <= sizes
+    assert all(side % 32 == 0 and 352 <= side <= 544 for size in sizes for side in size)
+    assert all(0.9 < width * height / 448**2 < 1.1 for width, height in sizes)
+    assert Augment(config(crop=448)).draw_size(rng) == (448, 448)
+
+
 def test_mosaic_boxes_are_tight_on_their_painted_objects() -> None:
-    augment = Augment(config(mosaic=1.0, min_visible=0.0, flips=True, scale=(0.8, 1.5), aspect=1.2, crop=128))
+    augment = Augment(config(mosaic=1.0, min_visible=0.0, flips=True, scale=(0.8, 1.5), aspect=1.2))
     pictures = [painted(90, 90, [(20, 30, 60, 70)], image_id) for image_id in range(5)]
     found = 0
     for seed in range(40):
-        sample = augment(pictures, seed % 5, np.random.default_rng(seed))
+        sample = augment(pictures, seed % 5, (160, 96) if seed % 2 else (128, 128), np.random.default_rng(seed))
         bright = sample.image[:, :, 0] > 127
         covered = np.zeros_like(bright)
         for box in sample.boxes:
@@ -149,7 +159,7 @@ def test_a_mosaic_keeps_the_labels_of_all_four_pictures() -> None:
     for label in range(4):
         sample = painted(400, 400, [(0, 0, 400, 400)])
         pictures.append(Sample(sample.image, sample.boxes, np.array([label]), label))
-    sample = Augment(config(mosaic=1.0, min_visible=0.0))(pictures, 2, np.random.default_rng(1))
+    sample = Augment(config(mosaic=1.0, min_visible=0.0))(pictures, 2, (64, 64), np.random.default_rng(1))
     assert len(sample.labels) == 4
     assert sample.labels[0] == 2
 
@@ -157,14 +167,14 @@ def test_a_mosaic_keeps_the_labels_of_all_four_pictures() -> None:
 def test_the_same_generator_state_gives_the_same_sample() -> None:
     augment = Augment(config(scale=(0.5, 2.0), mosaic=0.5, flips=True, noise=9, colour=0.3, grey=0.5))
     pictures = [painted(90, 70, [(20, 30, 60, 50)]), painted(100, 110, [])]
-    first, second = (augment(pictures, 0, np.random.default_rng([5, 6])) for _ in range(2))
+    first, second = (augment(pictures, 0, (64, 64), np.random.default_rng([5, 6])) for _ in range(2))
     np.testing.assert_array_equal(first.image, second.image)
     np.testing.assert_array_equal(first.boxes, second.boxes)
 
 
 def test_without_random_changes_a_picture_of_the_crop_size_stays_as_it_is() -> None:
     picture = painted(64, 64, [(10, 10, 20, 30)])
-    sample = Augment(config())([picture], 0, np.random.default_rng(0))
+    sample = Augment(config())([picture], 0, (64, 64), np.random.default_rng(0))
     np.testing.assert_array_equal(sample.image, picture.image)
     np.testing.assert_array_equal(sample.boxes, picture.boxes)
 

@@ -29,18 +29,21 @@ class AugmentedSamples(Dataset[Sample]):
     def __getitem__(self, j: int) -> Sample:
         """Sample j, for any j >= 0."""
         epoch, position = divmod(j, len(self.dataset))
-        return self.augment(
-            self.dataset, int(self._epoch_order(epoch)[position]), np.random.default_rng([self.seed, j])
-        )
+        index = int(self._epoch_order(epoch)[position])
+        return self.augment(self.dataset, index, self._crop_size(j), np.random.default_rng([self.seed, j]))
 
     def of_step(self, step: int) -> range:
         """The j of one step."""
         return range(step * self.batch_size, (step + 1) * self.batch_size)
 
+    def _crop_size(self, j: int) -> tuple[int, int]:
+        """(width, height), the same for all samples of a step."""
+        return self.augment.draw_size(np.random.default_rng([self.seed, j // self.batch_size, 2]))
+
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """A permutation of the pictures."""
         if self._order is None or self._order[0] != epoch:
-            # The third number keeps this stream apart from those of the samples, which are seeded with two.
+            # The third number keeps this stream apart from those of the samples, which are seeded with two, and sizes.
             self._order = (epoch, np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.dataset)))
         return self._order[1]
 
@@ -55,7 +58,7 @@ def training_batches(
     workers: int,
     part: range | None = None,
 ) -> Iterator[tuple[Tensor, Targets]]:
-    """Batches of the steps first_step, ..., last_step - 1: uint8 (B, 3, crop, crop) and their targets.
+    """Batches of the steps first_step, ..., last_step - 1: uint8 (B, 3, H, W) and their targets.
 
     They do not depend on `workers`, the number of processes that prepare them (0: the calling one), nor on
     where the run was interrupted. The global random state of torch is not touched. With `part`, only these rows of

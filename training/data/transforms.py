@@ -20,6 +20,8 @@ from training.data.samples import Sample
 
 MIN_SIDE_PX = 2.0
 """Boxes left with a shorter side than this are dropped."""
+OBLONG_STEP_PX = 32
+"""Sides of oblong crops are multiples of this, the coarsest stride of any preset."""
 
 NORMAL_QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], dtype=np.float32)
 """Turns a random byte into a standard normal number; far cheaper than drawing normal numbers."""
@@ -34,26 +36,37 @@ class Pictures(Protocol):
 
 
 class Augment:
-    """Turns a picture into a random training crop of exactly `crop` x `crop` pixels.
+    """Turns a picture into a random training crop of exactly the size that is asked for.
 
     Order: zoom and crop, photometric change of the picture part, padding (which keeps its exact value, as at
-    inference), mosaic of four such parts, flip and quarter turn.
+    inference), mosaic of four such parts, flip and quarter turn. All crops of a batch have one size, `draw_size`.
     """
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
 
-    def __call__(self, dataset: Pictures, index: int, rng: Generator) -> Sample:
-        """A random crop of picture `index`, or a mosaic of it and three others."""
-        crop = self.config.crop
+    def draw_size(self, rng: Generator) -> tuple[int, int]:
+        """(width, height) of the crops of one batch: the square, or with `crop_aspect` an oblong of about its area."""
+        crop, widest = self.config.crop, math.log(self.config.crop_aspect)
+        if widest == 0:
+            return crop, crop
+        stretch = math.exp(rng.uniform(-0.5, 0.5) * widest)
+        steps = (max(1, round(side / OBLONG_STEP_PX)) for side in (crop * stretch, crop / stretch))
+        width, height = (OBLONG_STEP_PX * step for step in steps)
+        return width, height
+
+    def __call__(self, dataset: Pictures, index: int, size: tuple[int, int], rng: Generator) -> Sample:
+        """A random crop of picture `index`, or a mosaic of it and three others, of `size` (width, height)."""
+        flip, turns = (bool(rng.integers(2)), int(rng.integers(4))) if self.config.flips else (False, 0)
+        size = size[::-1] if turns % 2 else size  # before it is turned
         if rng.random() < self.config.mosaic:
             others = rng.integers(len(dataset), size=3)
             sources = [dataset[index], *(dataset[int(other)] for other in others)]
-            centre = rng.integers(crop // 4, crop - crop // 4 + 1, size=2)
-            sample = mosaic(sources, crop, (int(centre[0]), int(centre[1])), self._part, rng)
+            x, y = (int(rng.integers(side // 4, side - side // 4 + 1)) for side in size)
+            sample = mosaic(sources, size, (x, y), self._part, rng)
         else:
-            sample = self._part(dataset[index], (crop, crop), rng)
-        return flip_and_turn(sample, bool(rng.integers(2)), int(rng.integers(4))) if self.config.flips else sample
+            sample = self._part(dataset[index], size, rng)
+        return flip_and_turn(sample, flip, turns)
 
     def _part(self, sample: Sample, size: tuple[int, int], rng: Generator) -> Sample:
         """A randomly zoomed and placed view of one picture, padded to `size` (width, height)."""
@@ -158,17 +171,18 @@ def pad(sample: Sample, size: tuple[int, int], corner: tuple[int, int], pad_valu
 
 def mosaic(
     sources: list[Sample],
-    crop: int,
+    size: tuple[int, int],
     centre: tuple[int, int],
     part: Callable[[Sample, tuple[int, int], Generator], Sample],
     rng: Generator,
 ) -> Sample:
-    """Join four pictures around `centre` (x, y); `part` makes each one's view of a given (width, height)."""
-    canvas = np.empty((crop, crop, 3), dtype=np.uint8)
+    """Join four pictures to `size` around `centre` (x, y); `part` makes each one's view of a (width, height)."""
+    width, height = size
+    canvas = np.empty((height, width, 3), dtype=np.uint8)
     boxes, labels = [], []
     for quarter, source in enumerate(sources):
-        left, right = (0, centre[0]) if quarter % 2 == 0 else (centre[0], crop)
-        top, bottom = (0, centre[1]) if quarter < 2 else (centre[1], crop)
+        left, right = (0, centre[0]) if quarter % 2 == 0 else (centre[0], width)
+        top, bottom = (0, centre[1]) if quarter < 2 else (centre[1], height)
         view = part(source, (right - left, bottom - top), rng)
         canvas[top:bottom, left:right] = view.image
         boxes.append(view.boxes + np.array([left, top, left, top], dtype=np.float32))

@@ -156,7 +156,8 @@ def _crop_sheet(recipe: Recipe, out: Path) -> str:
     augment, order = Augment(recipe.augment), default_rng(recipe.run.seed).permutation(len(pictures))
     tiles = []
     for index in order[:TILES].tolist():
-        crop = augment(pictures, index, default_rng([recipe.run.seed, index]))
+        rng = default_rng([recipe.run.seed, index])
+        crop = augment(pictures, index, augment.draw_size(rng), rng)
         caption = f"{pictures.paths[index].name}: {len(crop.labels)} boxes"
         tiles.append(Tile(crop.image, crop.boxes, [colours[x] for x in crop.labels], caption))
     title = f"Crops of {recipe.augment.crop} px from pictures at {data.train_size} px, augmented"
