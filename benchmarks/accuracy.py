@@ -1,6 +1,6 @@
 """Score a model folder through the service's own code: its image intake, engine and post-processing.
 
-    python benchmarks/accuracy.py service/models/nano-nwpu/4 --data ../shared/data/nwpu-vhr10 --split val
+    python benchmarks/accuracy.py service/models/nano-nwpu/5 --data ../shared/data/nwpu-vhr10 --split val
 
 The figures are worked out by training's evaluation: COCO's average precision with AI-TOD's list length and sizes.
 Precision and recall are taken at the threshold of model.json, the same for every class. With `--checkpoint`, the

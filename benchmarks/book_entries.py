@@ -13,7 +13,7 @@ from benchmarks.book_rows import ReadRows
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "bench"
 """Where commands leave what they write."""
-MODEL, CHECKPOINT = "service/models/nano-nwpu/4", "training/checkpoints/nano-nwpu"
+MODEL, CHECKPOINT = "service/models/nano-nwpu/5", "training/checkpoints/nano-nwpu"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _scenes(part: str, minutes: float, more: str = "") -> Entry:
 
 def _accuracy(precision: str, **aims: dict[str, int | float]) -> Entry:
     command = f"python benchmarks/accuracy.py {MODEL} --data {{NWPU}} --precision {precision} --json {{FILE}}"
-    return Entry("accuracy", command, 1, book_rows.accuracy(f"nano-nwpu/4 {precision}, NWPU VHR-10 val", aims))
+    return Entry("accuracy", command, 1, book_rows.accuracy(f"nano-nwpu/5 {precision}, NWPU VHR-10 val", aims))
 
 
 def _training(recipe: str, more: str, minutes: float, programs: tuple[str, ...] = ()) -> Entry:

@@ -1,6 +1,6 @@
 """Time detectors on a GPU, ours and others, all in one process: PyTorch call by call, CUDA graphs, and ONNX Runtime.
 
-    python benchmarks/gpu.py service/models/nano-nwpu/4 --batches 1 8 32 --json gpu.json
+    python benchmarks/gpu.py service/models/nano-nwpu/5 --batches 1 8 32 --json gpu.json
 
 Every round runs each model once, and every other round in reverse order. Times are of the clock until the GPU is done:
 from pictures that lie on the GPU to boxes and scores that lie there. ONNX Runtime, which is what the service runs,

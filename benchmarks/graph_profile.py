@@ -1,6 +1,6 @@
 """Where the graphs of a model folder spend their time: milliseconds by kind of node, and the dearest nodes.
 
-    python benchmarks/graph_profile.py service/models/nano-nwpu/4 --side 640 --queries 100
+    python benchmarks/graph_profile.py service/models/nano-nwpu/5 --side 640 --queries 100
 
 ONNX Runtime's own profiler on one thread of the CPU, after all of the runtime's rewriting. Of each node the quickest
 round counts, so that other work on the machine matters little; the sum is therefore a bit below what a run takes.

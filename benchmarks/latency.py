@@ -1,6 +1,6 @@
 """Time the graphs of a model folder at a fixed number of queries, and weigh a serving process.
 
-    python benchmarks/latency.py service/models/nano-nwpu/4 --rounds 30 --json latency.json
+    python benchmarks/latency.py service/models/nano-nwpu/5 --rounds 30 --json latency.json
 
 K is forced on the host, as the service cuts the proposals. Rounds are interleaved (every variant once, then
 again), so that a slow spell of the machine falls on all variants alike; the median and the middle half are given.

@@ -1,7 +1,7 @@
 """Time our detector beside others of its size, all in one process, and write the tables of docs/performance.md.
 
     PEERS/bin/python benchmarks/peer_models.py --cache DIR     # once, in an environment of its own: see there
-    python benchmarks/peers.py service/models/nano-nwpu/4 --data FOLDER --cache DIR --page docs/performance.md
+    python benchmarks/peers.py service/models/nano-nwpu/5 --data FOLDER --cache DIR --page docs/performance.md
 
 Every round runs each model once, and every other round in reverse order, so that a slow spell of the machine falls on
 all alike. Time is that of the process on all its cores, which other processes disturb least, and that of the clock

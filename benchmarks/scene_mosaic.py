@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, nargs=2, default=(20_000, 20_000), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--compress", choices=["jpeg", "deflate"], default="jpeg", help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same scene (default: %(default)s)")
-    model = Path("service/models/nano-nwpu/4")
+    model = Path("service/models/nano-nwpu/5")
     parser.add_argument("--model-dir", type=Path, default=model, help="whose windows are meant (default: %(default)s)")
     return parser
 

@@ -1,6 +1,6 @@
 """One scene through SAHI, with our graphs and our post-processing of a tile, as a COCO file.
 
-    SAHI/bin/python -m benchmarks.scene_sahi service/models/nano-nwpu/4 scene.tif found.json --size 544 --overlap 160
+    SAHI/bin/python -m benchmarks.scene_sahi service/models/nano-nwpu/5 scene.tif found.json --size 544 --overlap 160
 
 Runs in the environment of benchmarks/requirements-scenes.txt. `get_sliced_prediction` gets the path, as its users give
 it: reading, cutting and putting together are SAHI's.

@@ -2,7 +2,7 @@
 
     .venv-uv/bin/uv venv SAHI
     .venv-uv/bin/uv pip sync --python SAHI/bin/python --require-hashes benchmarks/requirements-scenes.txt
-    python benchmarks/scenes.py service/models/nano-nwpu/4 --data FOLDER/instances_val.json --work FOLDER \
+    python benchmarks/scenes.py service/models/nano-nwpu/5 --data FOLDER/instances_val.json --work FOLDER \
         --sahi SAHI/bin/python --json scenes.json --page docs/scenes.md
 
 Without --only, what the JSON file lacks is measured, about an hour for all of it; --only measures parts anew and leaves

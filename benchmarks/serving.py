@@ -2,7 +2,7 @@
 
     .venv-uv/bin/uv venv PEERS
     .venv-uv/bin/uv pip sync --python PEERS/bin/python --require-hashes benchmarks/requirements-serving.txt
-    python benchmarks/serving.py service/models/nano-nwpu/4 --data FOLDER --peers PEERS/bin/python \
+    python benchmarks/serving.py service/models/nano-nwpu/5 --data FOLDER --peers PEERS/bin/python \
         --json serving.json --page docs/serving.md
 
 Without --only, what the JSON file lacks is measured, about 25 minutes for all of it; --soak MINUTES adds the soak, and

@@ -1,7 +1,7 @@
 """What it costs to keep a result: its size by part, packing and unpacking, and a round trip to Redis.
 
     redis-server --port 6399 --save "" &
-    python benchmarks/store.py service/models/nano-nwpu/4 --images FOLDER --redis redis://127.0.0.1:6399
+    python benchmarks/store.py service/models/nano-nwpu/5 --images FOLDER --redis redis://127.0.0.1:6399
 
 Times are medians over all pictures and rounds. The event loop's lag is how much later than asked a task that sleeps
 for a millisecond wakes up, while results are put one after the other; it is told for an idle loop too.

@@ -37,7 +37,7 @@ class SetupRequest(BaseModel):
 class SetupAnswer(BaseModel):
     """Answer of POST /setup."""
 
-    model_version: str = Field(description="Name and version.", examples=["nano-nwpu/4"])
+    model_version: str = Field(description="Name and version.", examples=["nano-nwpu/5"])
 
 
 class Task(BaseModel):
@@ -64,7 +64,7 @@ class PredictAnswer(BaseModel):
     """Answer of POST /predict."""
 
     results: list[LabelStudioPrediction] = Field(description="One for each task, in their order.")
-    model_version: str = Field(description="Name and version.", examples=["nano-nwpu/4"])
+    model_version: str = Field(description="Name and version.", examples=["nano-nwpu/5"])
 
 
 class BackendHealth(BaseModel):

@@ -125,7 +125,7 @@ class ModelName(BaseModel):
     """Which model gave an answer; the sha256 is of its model.json, which names every other file's."""
 
     name: str = Field(examples=["nano-nwpu"])
-    version: str = Field(examples=["4"])
+    version: str = Field(examples=["5"])
     sha256: str = Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
 
     @classmethod
@@ -153,7 +153,7 @@ DETECT_EXAMPLE: dict[str, JsonValue] = {
     "height": 808,
     "model": {
         "name": "nano-nwpu",
-        "version": "4",
+        "version": "5",
         "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     },
     "query_count": 100,

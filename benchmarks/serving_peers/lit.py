@@ -1,6 +1,6 @@
 """LitServe: a worker process per core takes calls from a queue.
 
-PEERS/bin/python -m benchmarks.serving_peers.lit service/models/nano-nwpu/4 --port 9002 --workers 2
+PEERS/bin/python -m benchmarks.serving_peers.lit service/models/nano-nwpu/5 --port 9002 --workers 2
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The plain way: FastAPI, one pair of ONNX Runtime sessions, and a `def` endpoint that FastAPI runs in its thread pool.
 
-PEERS/bin/python -m benchmarks.serving_peers.plain service/models/nano-nwpu/4 --port 9001
+PEERS/bin/python -m benchmarks.serving_peers.plain service/models/nano-nwpu/5 --port 9001
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Ray Serve: a replica per core behind its proxy.
 
-RAY_USAGE_STATS_ENABLED=0 PEERS/bin/python -m benchmarks.serving_peers.ray_serve service/models/nano-nwpu/4 --port 9003
+RAY_USAGE_STATS_ENABLED=0 PEERS/bin/python -m benchmarks.serving_peers.ray_serve service/models/nano-nwpu/5 --port 9003
 """
 
 import os

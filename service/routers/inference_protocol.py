@@ -57,7 +57,7 @@ class ModelMetadata(BaseModel):
     """What goes into the first graph and comes out of the last."""
 
     name: str = Field(examples=["nano-nwpu"])
-    versions: list[str] = Field(examples=[["4"]])
+    versions: list[str] = Field(examples=[["5"]])
     platform: Literal["onnxruntime_onnx"]
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]

@@ -15,7 +15,7 @@ from pathlib import Path
 from engine import PODMAN, ROOT, WRITABLE, build_image, image_bytes, missing_programs, run
 from running import IMAGE, MOST_MEMORY_MB, Container, running
 
-PICTURE = (ROOT / "service" / "models" / "nano-nwpu" / "4" / "curves.png").read_bytes()
+PICTURE = (ROOT / "service" / "models" / "nano-nwpu" / "5" / "curves.png").read_bytes()
 MOST_LAYERS_MB, MOST_SECONDS = 450, 5.0
 CALLERS = 4
 INSIDE = """

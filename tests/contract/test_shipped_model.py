@@ -17,7 +17,7 @@ from service.manifest import load_model_folder
 from service.predictor import Predictor
 
 PACKAGE = Path(service.__file__).parent
-FOLDER = PACKAGE / "models" / "nano-nwpu" / "4"
+FOLDER = PACKAGE / "models" / "nano-nwpu" / "5"
 DATA = PACKAGE.parent.parent / "shared" / "data" / "nwpu-vhr10"
 
 

@@ -39,7 +39,7 @@ MEASURED: dict[str, Any] = {
     "load": (0.1, 2.0),
 }
 CLASSES = ("ship", "vehicle")
-SHIPPED = Path(__file__).resolve().parents[2] / "service" / "models" / "nano-nwpu" / "4"
+SHIPPED = Path(__file__).resolve().parents[2] / "service" / "models" / "nano-nwpu" / "5"
 
 
 def a_run(wall: float = 10, peak_mb: float = 400) -> Run:

@@ -44,7 +44,7 @@ from service.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 WHERE = Provenance(machine="a machine", runtime="a runtime", model="nano/1", date="2026-11-25", commit="0123456789abcd")
-SHIPPED = ROOT / "service" / "models" / "nano-nwpu" / "4" / "model.json"
+SHIPPED = ROOT / "service" / "models" / "nano-nwpu" / "5" / "model.json"
 
 
 @pytest.fixture
