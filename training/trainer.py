@@ -12,7 +12,8 @@ from model.detector import Detector
 from training.config import Recipe
 from training.criterion import SetCriterion
 from training.data.samples import Targets
-from training.denoising import DrawOfStep, make_denoising
+from training.denoising import make_denoising
+from training.draws import DrawOfStep
 from training.ema import AveragedDetector, copy_each
 from training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from training.parallel import Processes

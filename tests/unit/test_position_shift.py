@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.detector import Detector
 from model.layers import sine_encoding
-from training.denoising import DrawOfStep
+from training.draws import DrawOfStep
 
 
 def test_an_encoding_with_an_origin_is_a_part_of_a_larger_one() -> None:

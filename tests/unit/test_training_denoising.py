@@ -8,7 +8,8 @@ import torch
 from model.boxes import to_xyxy
 from training.config import DenoisingConfig
 from training.data.samples import Targets
-from training.denoising import PADDING, DenoisingTask, DrawOfStep, make_denoising
+from training.denoising import PADDING, DenoisingTask, make_denoising
+from training.draws import DrawOfStep
 
 CONFIG = DenoisingConfig(queries=20, max_groups=5, label_noise=0.0, box_noise=0.4, box_noise_on="centre")
 PLANE, SHIP, TANK = (0, 0.3, 0.3, 0.2, 0.1), (1, 0.6, 0.6, 0.1, 0.2), (2, 0.5, 0.4, 0.1, 0.1)

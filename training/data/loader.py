@@ -38,12 +38,12 @@ class AugmentedSamples(Dataset[Sample]):
 
     def _crop_size(self, j: int) -> tuple[int, int]:
         """(width, height), the same for all samples of a step."""
-        return self.augment.draw_size(np.random.default_rng([self.seed, j // self.batch_size, 2]))
+        return self.augment.draw_size(np.random.default_rng([self.seed, j // self.batch_size, 4]))
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """A permutation of the pictures."""
         if self._order is None or self._order[0] != epoch:
-            # The third number keeps this stream apart from those of the samples, which are seeded with two, and sizes.
+            # The third number keeps this stream apart from those of crop sizes, of a step's draws, and of the samples.
             self._order = (epoch, np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.dataset)))
         return self._order[1]
 
