@@ -199,7 +199,7 @@ def report(recipe: Recipe, variants: Sequence[Variant], loading: float, waiting:
     """The figures as Markdown."""
     size, first = recipe.run.batch_size, median(variants[0].wall)
     lines = [
-        f"{machine()}; batch {size} of {recipe.augment.crop} px; {len(variants[0].wall)} rounds",
+        f"{machine()}; batch {size} of {recipe.augment.crop_told}; {len(variants[0].wall)} rounds",
         "",
         "| variant | ms a step | crops a second | crops a CPU-second | speed | peak GPU memory, MB |",
         "|---|---|---|---|---|---|",
@@ -225,7 +225,7 @@ def report(recipe: Recipe, variants: Sequence[Variant], loading: float, waiting:
 
 def claims(recipe: Recipe, variants: Sequence[Variant], loading: float, waiting: float) -> list[Row]:
     """What the benchmark book tells."""
-    size, what = recipe.run.batch_size, f"batch {recipe.run.batch_size} of {recipe.augment.crop} px"
+    size, what = recipe.run.batch_size, f"batch {recipe.run.batch_size} of {recipe.augment.crop_told}"
     per_gpu = torch.cuda.is_available()
     rows = [
         Row.of(

@@ -36,13 +36,18 @@ class DataConfig(Config):
         return self
 
 
+OBLONG_STEP_PX = 32
+"""Sides of oblong crops are multiples of this."""
+
+
 class AugmentConfig(Config):
     """Random changes to training pictures."""
 
     crop: int = Field(gt=0)
     """Side of the square training crop, a multiple of the coarsest stride."""
     crop_aspect: float = Field(default=1.0, ge=1)
-    """The crops of a batch may be oblong, up to this many times as long as wide, with about the square's area."""
+    """The crops of a batch are oblong, up to this many times as long as wide before the sides are rounded to
+    OBLONG_STEP_PX, with about the area of the square of `crop`; 1 for squares."""
     scale: tuple[float, float]
     """Range of the random zoom before the crop, drawn evenly in its logarithm."""
     aspect: float = Field(ge=1)
@@ -70,6 +75,12 @@ class AugmentConfig(Config):
     position_shift: int = Field(ge=0)
     """Positions in a crop are moved by up to this many pixels, so that it stands for any part of a larger picture
     (SHAPE, Kiyono et al., 2021)."""
+
+    @property
+    def crop_told(self) -> str:
+        """The size of the crops as a person reads it."""
+        oblong = f", up to {self.crop_aspect:g} times as long as wide" if self.crop_aspect > 1 else ""
+        return f"{self.crop} px{oblong}"
 
     @model_validator(mode="after")
     def check_scale(self) -> Self:
@@ -215,6 +226,11 @@ class Recipe(Config):
         for name, size in (("augment.crop", self.augment.crop), ("data.val_size", self.data.val_size)):
             if size % stride:
                 raise ValueError(f"{name} {size} is not a multiple of the coarsest stride {stride}")
+        if self.augment.crop_aspect > 1 and (self.augment.crop % OBLONG_STEP_PX or stride > OBLONG_STEP_PX):
+            raise ValueError(
+                f"augment.crop_aspect needs a crop that is a multiple of {OBLONG_STEP_PX} and no larger stride, but "
+                f"augment.crop is {self.augment.crop} and the coarsest stride {stride}; leave crop_aspect out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -79,7 +79,7 @@ def test_a_recipe_shows_train_val_and_training_crops(write: Callable[..., Path],
     boxes: dict[str, Boxes] = {"a.png": [(1, [10, 10, 30, 30])], "b.png": [(2, [10, 10, 1, 30])]}
     train = write("train", {"a.png": ground(0), "b.png": ground(1)}, boxes)
     val = write("val", {"c.png": ground(0), "d.png": ground(3)}, {"c.png": [(1, [10, 10, 30, 30])]})
-    shipped = Recipe.from_toml(ROOT / "training" / "recipes" / "nano-nwpu.toml")
+    shipped = Recipe.from_toml(ROOT / "training" / "recipes" / "nano-nwpu-oblong.toml")
     where = {"train_annotations": train, "val_annotations": val, "classes": CLASSES, "train_size": 64}
     where |= {"train_images": tmp_path / "images", "val_images": tmp_path / "images"}
     recipe = shipped.model_copy(update={"data": shipped.data.model_copy(update=where)})

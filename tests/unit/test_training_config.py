@@ -37,6 +37,7 @@ def test_the_recipe_of_the_default_model_loads() -> None:
         ("run", "precision", "fp8", "'bf16' or 'fp32'"),
         ("run", "steps", 0, "greater than 0"),
         ("augment", "crop", 100, "augment.crop 100 is not a multiple of the coarsest stride 32"),
+        ("augment", "crop_aspect", 0.5, "greater than or equal to 1"),
         ("data", "val_size", 500, "data.val_size 500 is not a multiple of the coarsest stride 32"),
         ("augment", "scale", [1.4, 0.6], "is no range of positive numbers"),
         ("augment", "scale", [0.0, 0.6], "is no range of positive numbers"),
@@ -61,6 +62,19 @@ def test_a_recipe_that_does_not_fit_says_why(section: str, key: str, value: Any,
     data = nano()
     data[section][key] = value
     with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate(data)
+
+
+@pytest.mark.parametrize(("name", "crop"), [("nano_tiny", 48), ("small", 64)])
+def test_oblong_crops_need_sides_and_strides_that_fit_their_steps(name: str, crop: int) -> None:
+    data = nano()
+    data["model"] = preset(name, ("any",)).model_dump(exclude={"classes"})
+    data["model"]["strides"] = {"nano_tiny": (4, 8, 16), "small": (8, 16, 32, 64)}[name]
+    data["data"]["val_size"] = 576
+    data["augment"]["crop"] = crop
+    assert Recipe.model_validate(data).augment.crop_told == f"{crop} px"
+    data["augment"]["crop_aspect"] = 1.5
+    with pytest.raises(ValidationError, match=f"augment.crop is {crop} and the coarsest stride"):
         Recipe.model_validate(data)
 
 

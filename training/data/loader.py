@@ -14,7 +14,7 @@ from training.data.transforms import Augment, Pictures
 
 
 class AugmentedSamples(Dataset[Sample]):
-    """Augmented sample j is a pure function of (seed, j), with j = step * batch_size + position in the batch.
+    """Augmented sample j is a pure function of seed, batch size and j = step * batch_size + position in the batch.
 
     Each epoch, j // len(dataset), visits every picture once in an own random order.
     """

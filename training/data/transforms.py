@@ -14,14 +14,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.config import AugmentConfig
+from training.config import OBLONG_STEP_PX, AugmentConfig
 from training.data.canvas import PAD_VALUE
 from training.data.samples import Sample
 
 MIN_SIDE_PX = 2.0
 """Boxes left with a shorter side than this are dropped."""
-OBLONG_STEP_PX = 32
-"""Sides of oblong crops are multiples of this, the coarsest stride of any preset."""
 
 NORMAL_QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], dtype=np.float32)
 """Turns a random byte into a standard normal number; far cheaper than drawing normal numbers."""

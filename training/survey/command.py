@@ -160,7 +160,7 @@ def _crop_sheet(recipe: Recipe, out: Path) -> str:
         crop = augment(pictures, index, augment.draw_size(rng), rng)
         caption = f"{pictures.paths[index].name}: {len(crop.labels)} boxes"
         tiles.append(Tile(crop.image, crop.boxes, [colours[x] for x in crop.labels], caption))
-    title = f"Crops of {recipe.augment.crop} px from pictures at {data.train_size} px, augmented"
+    title = f"Crops of {recipe.augment.crop_told} from pictures at {data.train_size} px, augmented"
     legend = dict(zip(data.classes, colours, strict=True))
     sheet(tiles, columns=6, side=320, title=title, legend=legend).save(out / "crops.png")
     return "crops.png"
