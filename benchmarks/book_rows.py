@@ -19,13 +19,13 @@ ACCURACY = {
     "ap50": ("AP50", ""),
     "ap": ("AP", ""),
     "ap75": ("AP75", ""),
-    "precision": ("precision at the model's threshold", ""),
-    "recall": ("recall at the model's threshold", ""),
+    "precision": ("precision at score {operating_threshold:g}", ""),
+    "recall": ("recall at score {operating_threshold:g}", ""),
     "count_mae": ("estimated against true count, mean difference", "objects"),
     "count_relative_mae": ("estimated against true count, mean difference as a share of the objects", ""),
     "count_correlation": ("estimated against true count, correlation", ""),
 }
-"""Field of an evaluation to its claim and unit."""
+"""Field of an evaluation to its claim, with other fields in braces, and unit."""
 SIZES = {
     "very tiny (2-8)": "AP of objects of 2 to 8 px",
     "tiny (8-16)": "AP of objects of 8 to 16 px",
@@ -59,7 +59,7 @@ def accuracy(what: str, aims: Mapping[str, dict[str, Number]], by_size: bool = F
 
     def rows(path: Path) -> list[Row]:
         found = json.loads(path.read_bytes())
-        told = [(field, claim, unit, found[field]) for field, (claim, unit) in ACCURACY.items()]
+        told = [(field, claim.format_map(found), unit, found[field]) for field, (claim, unit) in ACCURACY.items()]
         if by_size:
             told += [(size, claim, "", found["ap_by_size"][size]) for size, claim in SIZES.items()]
         return [

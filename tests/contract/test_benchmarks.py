@@ -65,7 +65,7 @@ def test_accuracy_gives_the_known_figures(toy_models: Path, data_set: Path, tmp_
     assert figures["count_correlation"] == pytest.approx(1)
     assert figures["ap_by_size"]["very tiny (2-8)"] is None
     told = {row.claim: row.value for row in book_rows.accuracy("toy", {})(tmp_path / "out.json")}
-    assert told["toy: recall at the model's threshold"] == figures["recall"]
+    assert told[f"toy: recall at score {figures['operating_threshold']:g}"] == figures["recall"]
     assert "| AP50 |" in printed
     assert "| red square | 1 |" in printed
 

@@ -56,7 +56,7 @@ class Augment:
     def __call__(self, dataset: Pictures, index: int, size: tuple[int, int], rng: Generator) -> Sample:
         """A random crop of picture `index`, or a mosaic of it and three others, of `size` (width, height)."""
         flip, turns = (bool(rng.integers(2)), int(rng.integers(4))) if self.config.flips else (False, 0)
-        size = size[::-1] if turns % 2 else size  # before it is turned
+        size = (size[1], size[0]) if turns % 2 else size  # before it is turned
         if rng.random() < self.config.mosaic:
             others = rng.integers(len(dataset), size=3)
             sources = [dataset[index], *(dataset[int(other)] for other in others)]
