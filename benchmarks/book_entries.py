@@ -207,7 +207,7 @@ ENTRIES: dict[str, Entry] = {
     "hosts-dino-gpu": _hosts_on_gpu("dino_d3q_r50"),
     "hosts-deformable-gpu": _hosts_on_gpu("deformable_detr_d3q_r50"),
     "ablation": _ablation("nwpu", "nwpu", "nwpu"),
-    "ablation-cpu": _ablation("nwpu", "nwpu, CPU", "nwpu-cpu", " --seeds 2 3"),
+    "ablation-cpu": _ablation("nwpu", "nwpu, CPU", "nwpu-cpu", " --seeds 2 3 4"),
     "ablation-tiny": _ablation("gdit", "gdit", "gdit"),
     "size": Entry("size", "python benchmarks/complexity.py --json {FILE}", 1),
     "merging": Entry("parts", "python benchmarks/merging.py --json {FILE}", 1),
