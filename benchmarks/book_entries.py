@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "bench"
 """Where commands leave what they write."""
 MODEL, CHECKPOINT = "service/models/nano-nwpu/5", "training/checkpoints/nano-nwpu"
-TINY_CHECKPOINT = "training/checkpoints/nano-gdit"
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,9 @@ class Need:
 NEEDS = {
     "NWPU": Need("NWPU VHR-10: folder with images/ and instances_val.json", "../shared/data/nwpu-vhr10"),
     "GDIT": Need("gdit-airport: a folder of the same form", "../shared/data/gdit-airport"),
+    "NANO_GDIT": Need(
+        "checkpoint of training/recipes/nano-gdit-end.toml, the last of four recipes, on the default of GDIT"
+    ),
     "PEER_GRAPHS": Need("folder that benchmarks/peer_models.py has filled"),
     "SERVING_PEERS": Need("interpreter of an environment with benchmarks/requirements-serving.txt"),
     "GPU_PYTHON": Need(
@@ -140,7 +142,7 @@ ENTRIES: dict[str, Entry] = {
     "accuracy-fp16": _accuracy("fp16"),
     "accuracy-tiny": Entry(
         "accuracy",
-        f"python -m training evaluate {TINY_CHECKPOINT} training/recipes/nano-gdit.toml --out {{FILE}}",
+        "python -m training evaluate {NANO_GDIT} training/recipes/nano-gdit.toml --out {FILE}",
         3,
         book_rows.accuracy(
             "nano-gdit, gdit-airport val",
@@ -154,7 +156,7 @@ ENTRIES: dict[str, Entry] = {
         "{FILE}/metrics.json",
     ),
     "depth": _depth("nano-nwpu", CHECKPOINT, "{NWPU}", 544),
-    "depth-tiny": _depth("nano-gdit", TINY_CHECKPOINT, "{GDIT}", 608),
+    "depth-tiny": _depth("nano-gdit", "{NANO_GDIT}", "{GDIT}", 608),
     "parity": Entry(
         "export",
         f"python -m export verify {MODEL} --data {{NWPU}}/instances_val.json --checkpoint {CHECKPOINT}",
